@@ -1,0 +1,109 @@
+package rawprobe
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"synprobe/pcap"
+)
+
+// Link is the one seam to the operating system. OpenLink gives the live one.
+//
+// A Link serves one run: one target, one set of flows. Its methods are called
+// from one goroutine.
+type Link interface {
+	// Survey reports how this machine would carry a TCP connection of that
+	// flow. A source of zero address or port 0 is left to the kernel. It sends
+	// nothing.
+	Survey(flow Flow) (Machine, error)
+
+	// Hold reserves a TCP source port with a bound, unconnected socket, so
+	// that no connection of this machine uses it during the run. Port 0 asks
+	// for a free one. The kernel answers what reaches such a port as a closed
+	// one.
+	Hold(src netip.AddrPort) (netip.AddrPort, error)
+
+	// Watch starts the tap. Events carries what it sees from then on.
+	Watch(pcap.Interest) error
+
+	// Send hands one whole IP packet to the IP stack. A *SendError says that
+	// the kernel refused it, which is an observation; any other error ends
+	// the run.
+	Send(packet []byte, m *Machine) error
+
+	// Ask sends one ARP request or neighbour solicitation for the next hop of
+	// m towards target.
+	Ask(m *Machine, target netip.Addr) error
+
+	// Events is the stream of packets. It is closed when the tap has failed,
+	// for the reason that Err gives.
+	Events() <-chan Event
+	Err() error
+
+	// Final fills in what is known best at the end: the neighbour's state, the
+	// connection table, the tap's counters.
+	Final(m *Machine, target netip.Addr) TapStats
+
+	// Close gives everything back and waits until nothing of it runs.
+	Close() error
+}
+
+// Event is one packet that reached the run.
+type Event struct {
+	// Data starts at the IP header, or the ARP header, of a packet seen by the
+	// tap, and at the transport header of one that was Delivered.
+	Data []byte
+	Time time.Time // the kernel's stamp
+
+	// Delivered marks a second copy that the IP stack handed to a socket of
+	// ours, from the address From.
+	Delivered bool
+	From      netip.Addr
+
+	Direction pcap.Direction
+	Interface int
+	Loopback  bool
+	ARP       bool
+}
+
+// SendError is the kernel's refusal to send a packet.
+type SendError struct {
+	Reason Refusal
+	Err    error
+}
+
+func (e *SendError) Error() string { return "send: " + e.Err.Error() }
+
+// Unwrap gives the system's error.
+func (e *SendError) Unwrap() error { return e.Err }
+
+// PrivilegeError says that the process lacks a capability that probing needs.
+type PrivilegeError struct {
+	Op  string
+	Err error
+}
+
+func (e *PrivilegeError) Error() string { return e.Op + ": " + e.Err.Error() }
+
+// Unwrap gives the system's error.
+func (e *PrivilegeError) Unwrap() error { return e.Err }
+
+// Errors about what the caller asked for.
+var (
+	// ErrNoInterface means that there is no interface of that name.
+	ErrNoInterface = errors.New("no such interface")
+	// ErrNotOurs means that a source address is not this machine's.
+	ErrNotOurs = errors.New("not an address of this machine")
+	// ErrPortInUse means that a source port is taken.
+	ErrPortInUse = errors.New("source port in use")
+)
+
+// LinkConfig chooses how a live Link reaches the network. The zero value
+// leaves everything to the kernel.
+type LinkConfig struct {
+	// Interface is the name of the interface to send on (SO_BINDTODEVICE).
+	Interface string
+	// IPv6 selects the family of the sockets.
+	IPv6 bool
+}

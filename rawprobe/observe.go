@@ -1,0 +1,307 @@
+package rawprobe
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Observations is the record of one run: all that was sent, all that came
+// back, and what this machine knew. It is the only input of the diagnosis, and
+// holds no references into the run that made it.
+type Observations struct {
+	Target netip.AddrPort // the address and port asked about, with its zone
+	Start  time.Time
+	End    time.Time
+
+	// Interrupted says that the run was told to stop before it had settled.
+	// What it holds is true, but a silence in it proves nothing.
+	Interrupted bool
+
+	Machine Machine
+	Asks    []Ask   // our own ARP requests or neighbour solicitations
+	Sent    []Sent  // probes, in the order of sending
+	Replies []Reply // answers that our probes provoked, in the order of arrival
+
+	// OwnResets counts the resets that this machine's kernel was seen to send
+	// for the subject's five-tuple. A kernel answers a SYN-ACK for which it
+	// has no socket so (RFC 9293, section 3.10.7.1), which shows that the
+	// SYN-ACK passed the local firewall.
+	OwnResets int
+
+	Ignored Ignored
+	Tap     TapStats
+}
+
+// Machine is what this machine knew about reaching the target.
+type Machine struct {
+	Route     Route
+	Interface Interface    // the outgoing interface; zero where there is no route
+	Addresses []netip.Addr // this machine's own addresses of the target's family
+
+	// Down lists interfaces that are down, or have no carrier, and hold the
+	// prefix that covers the target. The kernel forgets their routes and
+	// lets the traffic follow another one (field: net/ipv4/fib_frontend.c,
+	// fib_disable_ip).
+	Down []Interface
+
+	// NoneUp says that every interface but loopback is down.
+	NoneUp bool
+
+	// Neighbor is the kernel's opinion of the next hop at the end of the run.
+	Neighbor NeighborState
+
+	Conntrack Conntrack
+
+	// ReversePathFilter is the effective rp_filter of the outgoing interface:
+	// 0 off, 1 strict, 2 loose (Documentation/networking/ip-sysctl.rst).
+	ReversePathFilter int
+}
+
+// Own reports whether a is one of this machine's own addresses.
+func (m *Machine) Own(a netip.Addr) bool {
+	a = a.WithZone("")
+	if a.IsLoopback() {
+		return true
+	}
+	for _, own := range m.Addresses {
+		if own == a {
+			return true
+		}
+	}
+	return false
+}
+
+// Route is the kernel's own decision about the subject's flow.
+type Route struct {
+	Outcome RouteOutcome
+	Local   bool       // the target is this machine itself
+	Source  netip.Addr // the source address that the kernel picks
+	Gateway netip.Addr // the next hop; the zero Addr where the target is on the link
+	// Interface is the index of the outgoing interface.
+	Interface int
+	// MTU is the largest packet in bytes that the route takes.
+	MTU int
+	// ByPort says that the route depends on the protocol, the ports or the
+	// user, and that a raw packet would have taken another one. Such a
+	// packet is handed to the right next hop on the link layer
+	// (net/ipv4/raw.c looks a raw packet up with ports 0).
+	ByPort bool
+}
+
+// NextHop is the address on the link that target's packets are handed to.
+func (r Route) NextHop(target netip.Addr) netip.Addr {
+	if r.Gateway.IsValid() {
+		return r.Gateway
+	}
+	return target
+}
+
+// RouteOutcome is what a route lookup said. The zero value is a usable route.
+type RouteOutcome string
+
+// The outcomes of a route lookup, by the error that a lookup or a send gives.
+const (
+	RouteFound       RouteOutcome = ""
+	RouteNone        RouteOutcome = "none"        // ENETUNREACH
+	RouteUnreachable RouteOutcome = "unreachable" // EHOSTUNREACH: an unreachable route
+	RouteProhibit    RouteOutcome = "prohibit"    // EACCES: a prohibit route
+	RouteBlackhole   RouteOutcome = "blackhole"   // EINVAL: a blackhole route
+	RouteNoAddress   RouteOutcome = "no-address"  // a route, but no source address of the family
+)
+
+// Interface is one network interface of this machine.
+type Interface struct {
+	Index    int
+	Name     string
+	Up       bool // administratively up (IFF_UP)
+	Carrier  bool // the link below is up (IFF_LOWER_UP)
+	Loopback bool
+	// Resolves says that next hops are found by ARP or neighbour discovery.
+	Resolves bool
+	Hardware [6]byte // the link-layer address where Resolves
+}
+
+// NeighborState is a state of the kernel's neighbour table
+// (include/uapi/linux/neighbour.h, NUD_*), in lower case. The zero value means
+// that there is no entry.
+type NeighborState string
+
+// Conntrack is how full this machine's connection table is. Both are zero
+// where connections are not tracked.
+type Conntrack struct {
+	Count, Max int
+}
+
+// Full reports whether a new connection finds no room in the table.
+func (c Conntrack) Full() bool { return c.Max > 0 && c.Count >= c.Max }
+
+// Ask is one ARP request (RFC 826) or neighbour solicitation (RFC 4861) of our
+// own to the next hop. Entries of the kernel's table from before the run prove
+// nothing: it trusts a dead neighbour for 8 seconds and more.
+type Ask struct {
+	Time     time.Time
+	Answered time.Time // zero where no answer came
+	Hardware [6]byte   // who answered
+}
+
+// Flow is the two ends of a probe, as this machine names them. An ICMP echo
+// has no ports: there both are 0.
+type Flow struct {
+	Src, Dst netip.AddrPort
+}
+
+// Reverse is the flow of an answer.
+func (f Flow) Reverse() Flow { return Flow{Src: f.Dst, Dst: f.Src} }
+
+// ProbeKind says what a probe is for.
+type ProbeKind string
+
+// The kinds of probe.
+const (
+	// Subject is the SYN asked about: same five-tuple and initial sequence
+	// number at every try and TTL, so that it is one flow for every router
+	// and a retransmission for every stateful firewall.
+	Subject ProbeKind = "subject"
+	// Echo is an ICMP echo request to the target: the first control, and the
+	// baseline for distance and round-trip time.
+	Echo ProbeKind = "icmp-echo"
+	// OtherFlow is the subject's SYN from another source port. It goes another
+	// way where routers share traffic among several (ECMP).
+	OtherFlow ProbeKind = "other-flow"
+)
+
+// Sent is one probe.
+type Sent struct {
+	Kind  ProbeKind
+	Try   int // counts from 1 within its kind
+	TTL   int // as sent
+	Flow  Flow
+	Seq   uint32 // TCP initial sequence number, or ICMP echo sequence number
+	ID    uint16 // IPv4 identification: names this very packet in a quote
+	TSval uint32 // TCP timestamp: names this very packet, in IPv6 above all (RFC 7323)
+
+	Time    time.Time // when it was handed to the kernel
+	Refused Refusal   // why the kernel did not take it
+	// Departed is the proof that the packet left: the tap's copy, taken after
+	// the local firewall and the queue. Nil where none was seen.
+	Departed *Departure
+}
+
+// Translated returns the flow under which the probe left this machine, and
+// whether that is another than the one sent: address translation in OUTPUT or
+// POSTROUTING.
+func (s *Sent) Translated() (Flow, bool) {
+	if s.Departed == nil {
+		return s.Flow, false
+	}
+	f := s.Departed.Flow
+	if s.Flow.Src.Port() == 0 { // an echo: its id may change, its ends count
+		return f, f.Src.Addr() != s.Flow.Src.Addr() || f.Dst.Addr() != s.Flow.Dst.Addr()
+	}
+	return f, f != s.Flow
+}
+
+// Departure is a probe as the tap saw it leave.
+type Departure struct {
+	Time      time.Time // the kernel's stamp
+	Interface int
+	Flow      Flow   // after this machine's own translation
+	EchoID    uint16 // the identifier of an echo, which translation may change
+}
+
+// Refusal is the reason why the kernel would not send a packet. The zero value
+// means that it took it.
+type Refusal string
+
+// The refusals, by error number. See net/ipv4/raw.c and net/ipv4/route.c.
+const (
+	NotRefused         Refusal = ""
+	RefusedByFirewall  Refusal = "not-permitted" // EPERM: OUTPUT or POSTROUTING dropped it, or connection tracking found no room
+	RefusedNoRoute     Refusal = "no-route"      // ENETUNREACH
+	RefusedUnreachable Refusal = "unreachable"   // EHOSTUNREACH
+	RefusedProhibit    Refusal = "prohibit"      // EACCES
+	RefusedBlackhole   Refusal = "blackhole"     // EINVAL
+	RefusedDown        Refusal = "link-down"     // ENETDOWN, ENXIO, ENODEV
+	RefusedNoAddress   Refusal = "no-address"    // EADDRNOTAVAIL
+	RefusedNoBuffer    Refusal = "no-buffer"     // ENOBUFS: a full queue, or a filter behind the IP stack
+	RefusedOther       Refusal = "other"
+)
+
+// ReplyKind says what an answer is.
+type ReplyKind string
+
+// The kinds of answer.
+const (
+	SynAck    ReplyKind = "syn-ack"
+	Reset     ReplyKind = "reset"
+	OldAck    ReplyKind = "challenge-ack" // a bare ACK: the other side holds an old connection with this five-tuple (RFC 5961, section 4)
+	EchoReply ReplyKind = "echo-reply"
+	ICMPError ReplyKind = "icmp-error"
+)
+
+// Reply is one packet that a probe of ours provoked.
+type Reply struct {
+	Kind ReplyKind
+	// Probe is the index in Sent of the probe that it answers. Exact says
+	// that the answer itself names that probe; where it does not, it is the
+	// last one of the flow that had left by then.
+	Probe int
+	Exact bool
+
+	Time time.Time     // the kernel's stamp
+	RTT  time.Duration // from the probe's departure; 0 where that was not seen
+	From netip.Addr
+	TTL  int // as it arrived
+
+	Interface int
+	// Loopback says that it arrived on the loopback interface: this machine
+	// made it itself.
+	Loopback bool
+	// Delivered says that the IP stack also handed it to a socket: it passed
+	// this machine's own firewall and reverse-path filter. The tap sees
+	// packets before those. Not recorded for echo replies.
+	Delivered bool
+
+	Window  int // TCP
+	Options int // TCP: how many options it carries
+
+	Type, Code int // ICMP, of the target's family
+	// QuotedDst is where the quoted probe was going when the sender of the
+	// error got it. It differs from the flow's where a device on the way
+	// translates the destination.
+	QuotedDst netip.AddrPort
+	QuotedTTL int
+
+	seen time.Time // on the run's own clock
+}
+
+// Distance is the number of routers that the answer passed on its way back,
+// judged by the usual initial TTLs 64, 128 and 255: the least of them that
+// explains the TTL seen.
+func (r *Reply) Distance() int {
+	for _, initial := range []int{64, 128} {
+		if r.TTL <= initial {
+			return initial - r.TTL
+		}
+	}
+	return 255 - r.TTL
+}
+
+// Ignored counts the packets that reached the run and were not believed.
+type Ignored struct {
+	// Unprovoked packets resemble answers but acknowledge or quote nothing
+	// that we sent.
+	Unprovoked int
+	Malformed  int
+	// Duplicates are copies of one packet: seen on two interfaces, or sent
+	// twice by the network.
+	Duplicates int
+	// Advice is ICMP that is no answer: source quench, redirect.
+	Advice int
+}
+
+// TapStats are the tap's own counters.
+type TapStats struct {
+	Packets uint64 // packets that passed the filter
+	Drops   uint64 // of those, packets lost because the buffer was full
+}
