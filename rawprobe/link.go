@@ -27,10 +27,11 @@ type Link interface {
 	// Watch starts the tap. Events carries what it sees from then on.
 	Watch(pcap.Interest) error
 
-	// Send hands one whole IP packet to the IP stack. A *SendError says that
-	// the kernel refused it, which is an observation; any other error ends
-	// the run.
-	Send(packet []byte, m *Machine) error
+	// Send hands one whole IP packet to the IP stack, or, where via is not
+	// nil, to that next hop on the link layer. A *SendError says that the
+	// kernel refused it, which is an observation; any other error ends the
+	// run.
+	Send(packet []byte, m *Machine, via *[6]byte) error
 
 	// Ask sends one ARP request or neighbour solicitation for the next hop of
 	// m towards target.
@@ -60,11 +61,14 @@ type Event struct {
 	// ours, from the address From.
 	Delivered bool
 	From      netip.Addr
+	ICMP      bool // Delivered: Data is an ICMP message, else a TCP segment
 
 	Direction pcap.Direction
 	Interface int
-	Loopback  bool
-	ARP       bool
+	Loopback  bool // Interface is a loopback interface
+	ARP       bool // Data is an ARP message
+	// ChecksumPartial says that the transport checksum is not filled in yet.
+	ChecksumPartial bool
 }
 
 // SendError is the kernel's refusal to send a packet.

@@ -11,7 +11,7 @@ import (
 type Observations struct {
 	Target netip.AddrPort // the address and port asked about, with its zone
 	Start  time.Time
-	End    time.Time
+	End    time.Time // so far, while the run goes on
 
 	// Interrupted says that the run was told to stop before it had settled.
 	// What it holds is true, but a silence in it proves nothing.

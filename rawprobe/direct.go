@@ -1,0 +1,377 @@
+package rawprobe
+
+import (
+	"math"
+	"time"
+)
+
+// The schedule of a run. All limits are plus round-trip times where there are
+// any.
+const (
+	// defaultTries over at least 1.2 s make a silence, with a second of
+	// listening after the last: less than routers and hosts need to get over
+	// their limits of one ICMP message a second.
+	defaultTries = 3
+	tryInterval  = 600 * time.Millisecond
+	listenAfter  = time.Second
+
+	// Where echoes see loss, more tries follow until a silence by chance is
+	// below maxChance. Eight are few enough not to look like an attack.
+	lossInterval = 300 * time.Millisecond
+	maxTries     = 8
+	maxChance    = 1e-3
+
+	// farPatience is how long nothing is concluded from silence: a router
+	// that can't resolve the host says so after three solicitations a second
+	// apart (net/core/neighbour.c, mcast_solicit and retrans_time). So does
+	// one that forwards a port to a dead machine, while its own address
+	// answers.
+	farPatience = 3700 * time.Millisecond
+	// longest is the end of a run that nothing has settled.
+	longest = 4300 * time.Millisecond
+
+	// Our own requests to the next hop: three in a second, and one more in
+	// case some were lost.
+	askInterval = 400 * time.Millisecond
+	maxAsks     = 4
+	askPatience = 1700 * time.Millisecond
+
+	// refusedInterval parts the tries that this machine's own firewall
+	// refuses: long enough for a full connection table to lose an entry.
+	refusedInterval = 100 * time.Millisecond
+	refusedTries    = 2
+
+	// deliverPatience is how long after the tap a socket may get its copy.
+	// Both come from one pass through the IP stack; only the scheduling of
+	// this process lies between, or a verdict of a queue in user space.
+	deliverPatience = 250 * time.Millisecond
+
+	// After the subject's answer the echo's is awaited for a while, since
+	// the two together say more.
+	minGrace, maxGrace = 30 * time.Millisecond, 300 * time.Millisecond
+	// A router's "unreachable" weighs more or less by what the echo meets.
+	unreachableGrace = 400 * time.Millisecond
+)
+
+// direct asks with full TTL only: the subject's SYN, an echo beside each, our
+// own request to the next hop.
+type direct struct {
+	r       *Run
+	asks    int
+	nextAsk time.Time
+	tries   int
+	nextTry time.Time
+	first   time.Time // when the first subject left our hands
+	last    time.Time
+}
+
+func newDirect(r *Run) *direct { return &direct{r: r} }
+
+func (d *direct) step(now time.Time) (time.Time, bool, error) {
+	if d.first.IsZero() {
+		d.first = now
+	}
+	wake, err := d.askNextHop(now)
+	if err != nil {
+		return wake, true, err
+	}
+	settled, until := d.settled(now)
+	if settled {
+		return until, true, nil
+	}
+	if d.wantsTry(now) {
+		if err := d.try(now); err != nil {
+			return wake, true, err
+		}
+		if settled, until = d.settled(time.Now()); settled {
+			return until, true, nil
+		}
+	}
+	if d.mayTry(now) {
+		wake = earliest(wake, d.nextTry)
+	}
+	return earliest(wake, until), false, nil
+}
+
+// askNextHop sends the next of our own requests where one is due.
+func (d *direct) askNextHop(now time.Time) (wake time.Time, err error) {
+	r := d.r
+	wake = d.first.Add(longest)
+	if !r.obs.Machine.Interface.Resolves || r.obs.Machine.Route.Local || r.neighborAlive() || d.asks == maxAsks {
+		return wake, nil
+	}
+	if !now.Before(d.nextAsk) {
+		d.asks++
+		d.nextAsk = now.Add(askInterval)
+		if err := r.ask(now); err != nil {
+			return wake, err
+		}
+	}
+	return earliest(wake, d.nextAsk), nil
+}
+
+// try sends the subject and an echo beside it. Their order alternates: a
+// device that drops every n-th packet would otherwise always meet the same.
+func (d *direct) try(now time.Time) error {
+	order := []*stream{d.r.subject, d.r.echo}
+	if d.tries%2 == 1 {
+		order[0], order[1] = order[1], order[0]
+	}
+	for _, st := range order {
+		if err := d.r.send(st, DefaultTTL); err != nil {
+			return err
+		}
+	}
+	d.tries++
+	d.last = now
+	switch {
+	case d.r.refusedByFirewall():
+		d.nextTry = now.Add(refusedInterval)
+	case d.tries >= d.wanted():
+		d.nextTry = now.Add(d.interval(lossInterval))
+	default:
+		d.nextTry = now.Add(d.interval(tryInterval))
+	}
+	return nil
+}
+
+// interval shortens the pauses where the caller does not want to wait.
+func (d *direct) interval(usual time.Duration) time.Duration {
+	if t := d.r.opt.Timeout; t > 0 {
+		return min(usual, t/time.Duration(d.wanted()+1))
+	}
+	return usual
+}
+
+func (d *direct) wanted() int {
+	if d.r.opt.Tries > 0 {
+		return d.r.opt.Tries
+	}
+	return defaultTries
+}
+
+func (d *direct) wantsTry(now time.Time) bool {
+	return d.mayTry(now) && !now.Before(d.nextTry)
+}
+
+// mayTry reports whether another subject SYN would say more.
+func (d *direct) mayTry(now time.Time) bool {
+	r := d.r
+	switch a := r.conclusive(); {
+	case d.tries == 0:
+		return true
+	case r.refusedByFirewall():
+		return d.tries < refusedTries
+	case a != nil && !a.Delivered:
+		// An answer that no socket got is asked for again, to be sure.
+		return d.tries < d.wanted() && !r.pending(now)
+	case a != nil:
+		// So is one that came from another distance than the echo's: a
+		// difference that repeats is no accident of the way back.
+		return d.tries < 2 && r.disputed(a)
+	case d.tries < d.wanted():
+		return true
+	}
+	// Told how many tries to make, none is added.
+	return r.opt.Tries == 0 && d.tries < maxTries && r.obs.SilenceByChance() > maxChance
+}
+
+// settled reports whether enough is known, else until when to wait for more.
+func (d *direct) settled(now time.Time) (bool, time.Time) {
+	r := d.r
+	var until time.Time
+	switch a := r.conclusive(); {
+	case d.tries == 0:
+		return false, now
+	case d.mayTry(now) && (a != nil || r.refusedByFirewall()):
+		return false, d.nextTry
+	case r.lastRefusal() != NotRefused && r.lastRefusal() != RefusedNoBuffer:
+		until = d.last.Add(minGrace) // for what this machine answers on loopback
+	case a == nil:
+		until = d.silentUntil()
+	case r.pending(now):
+		until = a.seen.Add(deliverPatience)
+		for i := range r.obs.Replies {
+			until = latest(until, r.obs.Replies[i].seen.Add(deliverPatience))
+		}
+	case !a.Delivered, d.tries > 1 && a.Probe != r.subject.probes[d.tries-1]:
+		// The answer to the last try is still to come.
+		until = d.last.Add(deliverPatience + a.RTT)
+	case !r.echoSettled():
+		until = a.seen.Add(d.grace(a))
+	default:
+		until = now
+	}
+	return !now.Before(until), until
+}
+
+// silentUntil is when silence is believed.
+func (d *direct) silentUntil() time.Time {
+	r := d.r
+	if t := r.opt.Timeout; t > 0 {
+		return d.first.Add(t)
+	}
+	rtt := r.obs.maxRTT()
+	end := d.last.Add(max(listenAfter, 3*rtt))
+	switch {
+	case r.obs.Machine.Interface.Resolves && !r.obs.Machine.Route.Local && !r.neighborAlive() && len(r.obs.Replies) == 0:
+		// The next hop is dead: nobody is left to wait for.
+		return d.first.Add(askPatience)
+	case !r.obs.Machine.Route.Local:
+		end = latest(end, d.first.Add(farPatience+rtt))
+	}
+	return earliest(end, latest(d.first.Add(longest+rtt), d.last.Add(3*rtt)))
+}
+
+// grace is how long the echo's answer is waited for after the subject's.
+func (d *direct) grace(a *Reply) time.Duration {
+	g := min(max(2*a.RTT, minGrace), maxGrace)
+	if a.Kind == ICMPError && a.unreachable() {
+		g = max(g, unreachableGrace)
+	}
+	return g
+}
+
+// unreachable reports whether an error says that there is no way to the host,
+// rather than that somebody does not want the packet.
+func (a *Reply) unreachable() bool {
+	if a.From.Is4() {
+		return a.Type == 3 && (a.Code <= 1 || a.Code >= 5 && a.Code <= 8 || a.Code == 11 || a.Code == 12)
+	}
+	return a.Type == 1 && (a.Code == 0 || a.Code == 2 || a.Code == 3)
+}
+
+// conclusive returns the first answer to the subject that ends the run: one
+// that a socket got, else the first at all. An answer that this machine itself
+// made about its own dead neighbour is not one: our own requests settle that.
+func (r *Run) conclusive() *Reply {
+	var first *Reply
+	for i := range r.obs.Replies {
+		a := &r.obs.Replies[i]
+		if r.obs.Sent[a.Probe].Kind != Subject || a.Kind == OldAck || r.aboutNeighbor(a) {
+			continue
+		}
+		if a.Delivered {
+			return a
+		}
+		if first == nil {
+			first = a
+		}
+	}
+	return first
+}
+
+func (r *Run) aboutNeighbor(a *Reply) bool {
+	return a.Kind == ICMPError && a.Loopback && a.unreachable() && !r.obs.Machine.Route.Local
+}
+
+// pending reports whether an answer of the subject's that only the tap has seen
+// may still reach a socket.
+func (r *Run) pending(now time.Time) bool {
+	for i := range r.obs.Replies {
+		a := &r.obs.Replies[i]
+		if r.obs.Sent[a.Probe].Kind == Subject && !a.Delivered && now.Sub(a.seen) < deliverPatience {
+			return true
+		}
+	}
+	return false
+}
+
+// disputed reports whether an answer in the host's name came from another
+// distance than the host's echo reply.
+func (r *Run) disputed(a *Reply) bool {
+	if a.Kind == ICMPError || r.obs.Machine.Route.Local {
+		return false
+	}
+	for i := range r.obs.Replies {
+		if e := &r.obs.Replies[i]; e.Kind == EchoReply && e.Distance() != a.Distance() {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Run) refusedByFirewall() bool { return r.lastRefusal() == RefusedByFirewall }
+
+// lastRefusal is what the kernel said to the last subject SYN.
+func (r *Run) lastRefusal() Refusal {
+	p := r.subject.probes
+	if len(p) == 0 {
+		return NotRefused
+	}
+	return r.obs.Sent[p[len(p)-1]].Refused
+}
+
+// echoSettled reports whether the last echo has met its fate.
+func (r *Run) echoSettled() bool {
+	for i := range r.obs.Replies {
+		if r.obs.Sent[r.obs.Replies[i].Probe].Kind == Echo {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Run) neighborAlive() bool {
+	for i := range r.obs.Asks {
+		if !r.obs.Asks[i].Answered.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// SilenceByChance is the probability that every subject SYN, or its answer,
+// was lost by the loss that the echoes saw. Without an echo that was answered
+// it is 0: then nothing is known about loss.
+func (o *Observations) SilenceByChance() float64 {
+	var subjects int
+	answered := make(map[int]bool)
+	for i := range o.Replies {
+		if o.Replies[i].Kind == EchoReply {
+			answered[o.Replies[i].Probe] = true
+		}
+	}
+	if len(answered) == 0 {
+		return 0
+	}
+	patience := max(3*o.maxRTT(), minGrace)
+	echoes := 0
+	for i := range o.Sent {
+		switch s := &o.Sent[i]; {
+		case s.Refused != NotRefused:
+		case s.Kind == Subject:
+			subjects++
+		case s.Kind == Echo && (answered[i] || o.End.Sub(s.Time) > patience):
+			echoes++ // one that was sent just now may still be answered
+		}
+	}
+	if subjects == 0 || echoes == 0 {
+		return 0
+	}
+	loss := 1 - float64(len(answered))/float64(echoes)
+	return math.Pow(loss, float64(subjects))
+}
+
+// maxRTT is the longest round trip seen.
+func (o *Observations) maxRTT() time.Duration {
+	var rtt time.Duration
+	for i := range o.Replies {
+		rtt = max(rtt, o.Replies[i].RTT)
+	}
+	return rtt
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

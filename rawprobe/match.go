@@ -1,0 +1,431 @@
+package rawprobe
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+	"time"
+
+	"synprobe/pcap"
+	"synprobe/rawprobe/wire"
+)
+
+// A stream is all the probes of one flow: what makes an answer ours.
+type stream struct {
+	kind   ProbeKind
+	t      *template
+	flow   Flow
+	isn    uint32 // TCP
+	id     uint16 // the identifier of an echo
+	cookie uint32 // the first payload bytes of an echo
+	seq    uint16 // the sequence number of the first echo
+	probes []int  // indexes into Observations.Sent, in order
+	// out is the flow as the tap saw it leave: where this machine
+	// translates, answers on the tap carry these addresses.
+	out   Flow
+	outID uint16
+}
+
+// duplicateWindow is the time within which a second copy of an answer is no
+// new answer. A tap sees a packet once for each interface that it crosses
+// (macvlan, bridge), microseconds apart, while two tries are at least a
+// hundred milliseconds apart.
+const duplicateWindow = 2 * time.Millisecond
+
+// handle takes in one packet.
+func (r *Run) handle(ev Event, now time.Time) {
+	switch {
+	case ev.Delivered:
+		r.delivered(ev)
+	case ev.ARP:
+		r.arp(ev)
+	case ev.Direction == pcap.Outgoing || ev.Direction == pcap.Incoming:
+		ip, err := wire.ParseIP(ev.Data)
+		if err != nil || ip.FragmentOffset != 0 {
+			r.obs.Ignored.Malformed++
+			return
+		}
+		if ev.Direction == pcap.Outgoing {
+			r.departed(ev, &ip)
+			return
+		}
+		// The IP stack discards what was damaged on the way. Checksums are
+		// not yet filled in on loopback, veth and other virtual links.
+		if valid, checked := ip.VerifyPayload(); checked && !valid && !ev.ChecksumPartial {
+			r.obs.Ignored.Malformed++
+			return
+		}
+		r.arrived(ev, &ip, now)
+	}
+}
+
+// departed records the proof that a probe of ours left this machine.
+func (r *Run) departed(ev Event, ip *wire.IP) {
+	var (
+		s     *Sent
+		st    *stream
+		flow  Flow
+		outID uint16
+	)
+	switch ip.Proto {
+	case wire.TCP:
+		tcp, err := wire.ParseTCP(ip.Payload)
+		if err != nil {
+			return
+		}
+		flow = Flow{netip.AddrPortFrom(ip.Src, tcp.SrcPort), netip.AddrPortFrom(ip.Dst, tcp.DstPort)}
+		if tcp.Flags.Has(wire.RST) {
+			for _, st := range r.streams {
+				if st.t.proto == wire.TCP && tcp.Seq == st.isn+1 && (flow == st.flow || flow == st.out) {
+					r.obs.OwnResets++
+				}
+			}
+			return
+		}
+		if tcp.Flags != wire.SYN {
+			return
+		}
+		for _, c := range r.streams {
+			if c.t.proto == wire.TCP && c.isn == tcp.Seq {
+				st = c
+				s = r.probe(st, func(s *Sent) bool {
+					return tcp.Options.HasTimestamps && s.TSval == tcp.Options.TSval
+				})
+			}
+			if s != nil {
+				break
+			}
+		}
+	case wire.ICMP, wire.ICMPv6:
+		m, err := parseICMP(ip)
+		if err != nil || !m.IsEchoRequest() {
+			return
+		}
+		flow = Flow{netip.AddrPortFrom(ip.Src, 0), netip.AddrPortFrom(ip.Dst, 0)}
+		outID = m.ID
+		for _, c := range r.streams {
+			if c.kind == Echo && hasCookie(m.Body, c.cookie) {
+				st = c
+				s = r.probe(st, func(s *Sent) bool { return uint16(s.Seq) == m.Seq })
+			}
+		}
+	}
+	if s == nil {
+		return
+	}
+	// A packet may leave through several interfaces, one stacked on the other.
+	// The one that the route names is the one whose times count.
+	if s.Departed != nil && (s.Departed.Interface == r.obs.Machine.Route.Interface || ev.Interface != r.obs.Machine.Route.Interface) {
+		return
+	}
+	s.Departed = &Departure{Time: ev.Time, Interface: ev.Interface, Flow: flow, EchoID: outID}
+	st.out, st.outID = flow, outID
+}
+
+// arrived judges a packet that came in, and records it where one of our probes
+// provoked it.
+func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
+	reply := Reply{
+		Time: ev.Time, From: ip.Src, TTL: int(ip.TTL),
+		Interface: ev.Interface, Loopback: ev.Loopback, seen: now,
+	}
+	var st *stream
+	var key deliveryKey
+	switch ip.Proto {
+	case wire.TCP:
+		tcp, err := wire.ParseTCP(ip.Payload)
+		if err != nil {
+			r.obs.Ignored.Malformed++
+			return
+		}
+		if tcp.Flags.Has(wire.SYN) && !tcp.Flags.Has(wire.ACK) {
+			return // our own SYN, on its way into this machine
+		}
+		if tcp.Flags.Has(wire.RST) && !tcp.Flags.Has(wire.ACK) && r.ownSequence(tcp.Seq) {
+			return // our kernel's reset, on its way into this machine
+		}
+		st = r.answer(ip, &tcp, &reply)
+		key = tcpDelivery(&tcp)
+	case wire.ICMP, wire.ICMPv6:
+		m, err := parseICMP(ip)
+		if err != nil {
+			r.obs.Ignored.Malformed++
+			return
+		}
+		switch {
+		case m.IsEchoRequest():
+			return // our own, on loopback, or somebody else's
+		case m.IsEchoReply():
+			st = r.echoed(ip, &m, &reply)
+		case m.IsError():
+			var malformed bool
+			if st, malformed = r.refused(&m, &reply); malformed {
+				r.obs.Ignored.Malformed++
+				return
+			}
+			key = icmpDelivery(&m)
+		case m.HasQuote():
+			r.obs.Ignored.Advice++
+			return
+		default:
+			if n, err := wire.ParseNeighbor(m); err == nil {
+				r.neighbor(ev, ip, n)
+			}
+			return
+		}
+	default:
+		return
+	}
+	if st == nil {
+		r.obs.Ignored.Unprovoked++
+		return
+	}
+	if s := &r.obs.Sent[reply.Probe]; s.Departed != nil {
+		reply.RTT = max(reply.Time.Sub(s.Departed.Time), 0)
+	}
+	for i := len(r.obs.Replies) - 1; i >= 0; i-- {
+		old := &r.obs.Replies[i]
+		if now.Sub(old.seen) > duplicateWindow {
+			break
+		}
+		if old.Kind == reply.Kind && old.Probe == reply.Probe && old.From == reply.From &&
+			old.TTL == reply.TTL && old.Type == reply.Type && old.Code == reply.Code {
+			r.obs.Ignored.Duplicates++
+			return
+		}
+	}
+	if r.early[key] > 0 {
+		r.early[key]--
+		reply.Delivered = true
+	}
+	r.keys = append(r.keys, key)
+	r.obs.Replies = append(r.obs.Replies, reply)
+}
+
+// ownSequence reports whether seq is that of a reset our kernel sends after a
+// SYN-ACK. On loopback such a reset also arrives here.
+func (r *Run) ownSequence(seq uint32) bool {
+	for _, st := range r.streams {
+		if st.t.proto == wire.TCP && seq == st.isn+1 {
+			return true
+		}
+	}
+	return false
+}
+
+// answer finds the flow that a TCP segment answers. RFC 9293, section 3.10.7.3:
+// "If the ACK bit is set: If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset
+// [...] and discard the segment"; a reset is acceptable only with an
+// acceptable ACK. We have sent nothing but the SYN, so the acknowledgement
+// must be our ISN + 1.
+func (r *Run) answer(ip *wire.IP, tcp *wire.TCP, reply *Reply) *stream {
+	back := Flow{Src: netip.AddrPortFrom(ip.Dst, tcp.DstPort), Dst: netip.AddrPortFrom(ip.Src, tcp.SrcPort)}
+	for _, st := range r.streams {
+		if st.t.proto != wire.TCP || len(st.probes) == 0 || back != st.out && back != st.flow {
+			continue
+		}
+		valid := tcp.Flags.Has(wire.ACK) && tcp.Ack == st.isn+1
+		switch {
+		case tcp.Flags.Has(wire.RST) && valid:
+			reply.Kind = Reset
+		case tcp.Flags.Has(wire.SYN|wire.ACK) && valid && !tcp.Flags.Has(wire.RST):
+			reply.Kind = SynAck
+		case tcp.Flags.Has(wire.ACK) && tcp.Flags&(wire.SYN|wire.RST) == 0 && !valid:
+			reply.Kind = OldAck
+		default:
+			continue
+		}
+		reply.Window, reply.Options = int(tcp.Window), tcp.Options.Count
+		echoed := tcp.Options.HasTimestamps && reply.Kind == SynAck
+		if !r.name(st, reply, func(s *Sent) bool { return echoed && s.TSval == tcp.Options.TSecr }) {
+			continue
+		}
+		return st
+	}
+	return nil
+}
+
+// echoed finds the echo request that a reply answers.
+func (r *Run) echoed(ip *wire.IP, m *wire.ICMP, reply *Reply) *stream {
+	for _, st := range r.streams {
+		if st.kind != Echo || !hasCookie(m.Body, st.cookie) || m.ID != st.id && m.ID != st.outID ||
+			ip.Src != st.flow.Dst.Addr() && ip.Src != st.out.Dst.Addr() {
+			continue
+		}
+		reply.Kind = EchoReply
+		if r.nameExactly(st, reply, func(s *Sent) bool { return uint16(s.Seq) == m.Seq }) {
+			return st
+		}
+	}
+	return nil
+}
+
+// refused finds the probe that an ICMP error quotes. The quote may have been
+// rewritten by a translator that did not put it right again: the sequence
+// number must be ours, and the source port or the destination.
+func (r *Run) refused(m *wire.ICMP, reply *Reply) (st *stream, malformed bool) {
+	q, err := m.Quote()
+	if err != nil {
+		return nil, true
+	}
+	reply.Kind, reply.Type, reply.Code = ICMPError, int(m.Type), int(m.Code)
+	reply.QuotedTTL = int(q.IP.TTL)
+	reply.QuotedDst = netip.AddrPortFrom(q.IP.Dst, q.DstPort)
+	for _, st := range r.streams {
+		if len(st.probes) == 0 || q.IP.Proto != st.t.proto {
+			continue
+		}
+		if st.kind == Echo {
+			if q.HasEcho && (q.EchoID == st.id || q.EchoID == st.outID) &&
+				r.nameExactly(st, reply, func(s *Sent) bool { return uint16(s.Seq) == q.EchoSeq }) {
+				return st, false
+			}
+			continue
+		}
+		port := q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()
+		if !q.HasSeq || q.Seq != st.isn || !port && reply.QuotedDst != st.flow.Dst && reply.QuotedDst != st.out.Dst {
+			continue
+		}
+		if r.name(st, reply, func(s *Sent) bool {
+			if q.HasTSval && s.TSval == q.TSval {
+				return true
+			}
+			return q.IP.Version == 4 && (s.ID == q.IP.ID || s.ID == bits.ReverseBytes16(q.IP.ID))
+		}) {
+			return st, false
+		}
+	}
+	return nil, false
+}
+
+// name sets the probe that a reply answers: the one that is named by what the
+// reply carries, else the last one that was sent.
+func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
+	if r.nameExactly(st, reply, named) {
+		return true
+	}
+	sent := 0
+	for _, i := range st.probes {
+		if r.obs.Sent[i].Refused == NotRefused || r.obs.Sent[i].Refused == RefusedByFirewall {
+			reply.Probe = i
+			sent++
+		}
+	}
+	reply.Exact = sent == 1
+	return sent > 0
+}
+
+func (r *Run) nameExactly(st *stream, reply *Reply, named func(*Sent) bool) bool {
+	for _, i := range st.probes {
+		if named(&r.obs.Sent[i]) {
+			reply.Probe, reply.Exact = i, true
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Run) probe(st *stream, match func(*Sent) bool) *Sent {
+	for _, i := range st.probes {
+		if match(&r.obs.Sent[i]) {
+			return &r.obs.Sent[i]
+		}
+	}
+	return nil
+}
+
+// A deliveryKey recognises the copy of a packet that a socket got, in which a
+// local translation of addresses and ports has already been undone.
+type deliveryKey struct {
+	what uint32 // TCP flags, or ICMP type and code
+	a, b uint32 // sequence and acknowledgement; for a quote, its sequence
+}
+
+func tcpDelivery(t *wire.TCP) deliveryKey {
+	return deliveryKey{what: uint32(t.Flags), a: t.Seq, b: t.Ack}
+}
+
+func icmpDelivery(m *wire.ICMP) deliveryKey {
+	k := deliveryKey{what: 1<<31 | uint32(m.Type)<<8 | uint32(m.Code)}
+	if q, err := m.Quote(); err == nil {
+		k.a, k.b = q.Seq, uint32(q.EchoSeq)
+	}
+	return k
+}
+
+// delivered marks the answer of which a socket behind the local firewall got a
+// copy. The copy may be read before the tap's.
+func (r *Run) delivered(ev Event) {
+	var key deliveryKey
+	switch {
+	case ev.ICMP:
+		parse := wire.ParseICMPv4
+		if ev.From.Is6() {
+			parse = wire.ParseICMPv6
+		}
+		m, err := parse(ev.Data)
+		if err != nil || !m.IsError() {
+			return
+		}
+		key = icmpDelivery(&m)
+	default:
+		tcp, err := wire.ParseTCP(ev.Data)
+		if err != nil {
+			return
+		}
+		key = tcpDelivery(&tcp)
+	}
+	for i := range r.obs.Replies {
+		if r.keys[i] == key && !r.obs.Replies[i].Delivered {
+			r.obs.Replies[i].Delivered = true
+			return
+		}
+	}
+	if len(r.early) < maxEarly {
+		r.early[key]++
+	}
+}
+
+// maxEarly bounds what a flood of unrelated deliveries can make us keep.
+const maxEarly = 64
+
+// arp takes in an answer to our own request: a reply of the next hop to us.
+func (r *Run) arp(ev Event) {
+	a, err := wire.ParseARP(ev.Data)
+	if err != nil || ev.Direction != pcap.Incoming {
+		return
+	}
+	m := &r.obs.Machine
+	if a.Op == wire.ARPReply && a.Sender == r.nextHop() && a.Target == m.Route.Source && a.TargetHW == m.Interface.Hardware {
+		r.askAnswered(ev.Time, a.SenderHW)
+	}
+}
+
+// neighbor takes in a neighbour advertisement. RFC 4861, section 7.1.2: "The IP
+// Hop Limit field has a value of 255, i.e., the packet could not possibly have
+// been forwarded by a router."
+func (r *Run) neighbor(ev Event, ip *wire.IP, n wire.Neighbor) {
+	if !n.Solicitation && n.Solicited && ip.TTL == 255 && n.Target == r.nextHop().WithZone("") {
+		r.askAnswered(ev.Time, n.LinkAddr)
+	}
+}
+
+func (r *Run) askAnswered(at time.Time, hw [6]byte) {
+	for i := len(r.obs.Asks) - 1; i >= 0; i-- {
+		if a := &r.obs.Asks[i]; a.Answered.IsZero() {
+			a.Answered, a.Hardware = at, hw
+			return
+		}
+	}
+}
+
+func parseICMP(ip *wire.IP) (wire.ICMP, error) {
+	if ip.Version == 4 {
+		return wire.ParseICMPv4(ip.Payload)
+	}
+	return wire.ParseICMPv6(ip.Payload)
+}
+
+func hasCookie(body []byte, cookie uint32) bool {
+	return len(body) >= 4 && binary.BigEndian.Uint32(body) == cookie
+}

@@ -1,0 +1,260 @@
+package rawprobe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"synprobe/pcap"
+)
+
+// Options shape a run. The zero value asks for the defaults.
+type Options struct {
+	// Source is the address to send from; the zero Addr leaves it to the
+	// kernel.
+	Source netip.Addr
+	// SourcePort is the subject's source port; 0 takes a free one.
+	SourcePort uint16
+	// Tries is how often the subject is sent before silence is believed; 0
+	// means 3. Where controls see loss, more are sent.
+	Tries int
+	// Timeout is how long a silent target is waited for; 0 means as long as
+	// the facts ask for, about 4.3 seconds at most.
+	Timeout time.Duration
+}
+
+// A Run is one diagnosis in progress: it owns the record, sends the probes and
+// takes in what the Link sees. All of it happens in one goroutine.
+type Run struct {
+	link    Link
+	opt     Options
+	obs     *Observations
+	streams []*stream
+	subject *stream
+	echo    *stream
+
+	// keys holds the delivery key of each reply; early those deliveries that
+	// were read before the tap's copy.
+	keys  []deliveryKey
+	early map[deliveryKey]int
+
+	isn   uint32
+	id    uint16
+	tsval uint32
+}
+
+// Observe finds out what happens to a SYN from this machine to target, and
+// records it. Where the context ends first, the record says so and holds what
+// is known by then. Errors are failures of our own: what the network answers,
+// or does not, is in the record.
+func Observe(ctx context.Context, link Link, target netip.AddrPort, opt Options) (*Observations, error) {
+	r := &Run{
+		link:  link,
+		opt:   opt,
+		obs:   &Observations{Target: target, Start: time.Now()},
+		early: make(map[deliveryKey]int),
+	}
+	defer func() { r.obs.End = time.Now() }()
+	ready, err := r.prepare()
+	if err != nil || !ready {
+		return r.obs, err
+	}
+	err = r.loop(ctx, newDirect(r))
+	r.obs.Tap = link.Final(&r.obs.Machine, target.Addr())
+	return r.obs, err
+}
+
+// prepare asks the kernel for the route, takes the source port and starts the
+// tap. It reports false where this machine can't send at all.
+func (r *Run) prepare() (bool, error) {
+	target := r.obs.Target
+	flow := Flow{Src: netip.AddrPortFrom(r.opt.Source, r.opt.SourcePort), Dst: target}
+	m, err := r.link.Survey(flow)
+	r.obs.Machine = m
+	if err != nil || !sendable(&m) {
+		return false, err
+	}
+	flow.Src, err = r.link.Hold(netip.AddrPortFrom(m.Route.Source, r.opt.SourcePort))
+	if err != nil {
+		return false, err
+	}
+	// Once more with the port, since policy rules may look at it.
+	if m, err = r.link.Survey(flow); err != nil {
+		return false, err
+	}
+	r.obs.Machine = m
+	if !sendable(&m) {
+		return false, nil
+	}
+	r.choose(flow)
+	flow = Flow{Src: withoutZone(flow.Src), Dst: withoutZone(flow.Dst)}
+	if err := r.open(flow); err != nil {
+		return false, err
+	}
+	return true, r.link.Watch(pcap.Interest{
+		ISN: r.isn, EchoID: r.echo.id, EchoCookie: r.echo.cookie,
+		Neighbors: m.Interface.Resolves,
+	})
+}
+
+// sendable reports whether a packet would leave by m's route.
+func sendable(m *Machine) bool {
+	return m.Route.Outcome == RouteFound && m.Interface.Up && m.Interface.Carrier
+}
+
+// isnClock is the period of RFC 9293's clock for initial sequence numbers
+// (section 3.4.1): 4 microseconds.
+const isnClock = 4 * time.Microsecond
+
+// choose picks the numbers by which answers are known to be ours.
+func (r *Run) choose(flow Flow) {
+	r.isn = rand.Uint32()
+	if r.opt.SourcePort != 0 {
+		// The same five-tuple comes again with the next run. Its ISN must
+		// have risen by then, or a stateful firewall, and a host that still
+		// holds the old connection, take the SYN for an old one (RFC 6528).
+		// The random part is shorter than it takes to start a process twice.
+		r.isn = uint32(time.Now().UnixNano()/int64(isnClock)) + rand.Uint32N(1<<10)
+	}
+	r.id = uint16(rand.Uint32N(1<<16-1)) + 1
+	// A timestamp clock of 1 ms, as Linux's. It rises from run to run too.
+	r.tsval = uint32(time.Now().UnixMilli())
+}
+
+// open makes the subject's flow and that of its echo.
+func (r *Run) open(flow Flow) error {
+	t, err := newSYN(Subject, flow, r.isn, r.obs.Machine.Route.MTU)
+	if err != nil {
+		return err
+	}
+	r.subject = &stream{kind: Subject, t: t, flow: flow, isn: r.isn, out: flow}
+	ends := Flow{Src: netip.AddrPortFrom(flow.Src.Addr(), 0), Dst: netip.AddrPortFrom(flow.Dst.Addr(), 0)}
+	e := &stream{
+		kind: Echo, flow: ends, out: ends,
+		id: uint16(rand.Uint32()), cookie: rand.Uint32(), seq: uint16(rand.Uint32()),
+	}
+	e.outID = e.id
+	if e.t, err = newEcho(ends, e.id, e.cookie); err != nil {
+		return err
+	}
+	r.echo = e
+	r.streams = []*stream{r.subject, r.echo}
+	return nil
+}
+
+// A plan decides what to send next, and when enough is known. Step is called
+// after every packet and at the time it asked to be woken; it returns that
+// time, or done.
+type plan interface {
+	step(now time.Time) (wake time.Time, done bool, err error)
+}
+
+func (r *Run) loop(ctx context.Context, p plan) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	events := r.link.Events()
+	for {
+		// What has arrived by now comes before any decision about now.
+		for more := true; more; {
+			select {
+			case ev, ok := <-events:
+				if !ok {
+					return r.link.Err()
+				}
+				r.handle(ev, time.Now())
+			default:
+				more = false
+			}
+		}
+		if ctx.Err() != nil {
+			r.obs.Interrupted = true
+			return nil
+		}
+		r.obs.End = time.Now()
+		wake, done, err := p.step(r.obs.End)
+		if err != nil || done {
+			return err
+		}
+		timer.Reset(time.Until(wake))
+		select {
+		case ev, ok := <-events:
+			if !ok {
+				return r.link.Err()
+			}
+			r.handle(ev, time.Now())
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// send sends one probe of a flow and records it. It is recorded before it is
+// sent, since its answer can come within the call.
+func (r *Run) send(st *stream, ttl int) error {
+	try := len(st.probes) + 1
+	s := Sent{Kind: st.kind, Try: try, TTL: ttl, Flow: st.flow, Seq: st.isn, ID: r.nextID(), Time: time.Now()}
+	var echoSeq uint16
+	if st.kind == Echo {
+		echoSeq = st.seq + uint16(try-1)
+		s.Seq = uint32(echoSeq)
+	} else {
+		s.TSval = r.nextTSval(s.Time)
+	}
+	packet := st.t.stamp(&s, echoSeq)
+	i := len(r.obs.Sent)
+	r.obs.Sent = append(r.obs.Sent, s)
+	st.probes = append(st.probes, i)
+	err := r.link.Send(packet, &r.obs.Machine)
+	var refused *SendError
+	if errors.As(err, &refused) {
+		r.obs.Sent[i].Refused = refused.Reason
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("send %s probe: %w", st.kind, err)
+	}
+	return nil
+}
+
+// nextID gives each IPv4 packet another identification. Never 0: the kernel
+// would fill in its own (net/ipv4/raw.c, raw_send_hdrinc).
+func (r *Run) nextID() uint16 {
+	if r.id++; r.id == 0 {
+		r.id++
+	}
+	return r.id
+}
+
+// nextTSval gives each SYN another timestamp, never an older one: a receiver
+// takes a segment whose timestamp fell for an old duplicate (RFC 7323, section
+// 5.3).
+func (r *Run) nextTSval(now time.Time) uint32 {
+	if ms := uint32(now.UnixMilli()); int32(ms-r.tsval) > 0 {
+		r.tsval = ms
+	} else {
+		r.tsval++
+	}
+	return r.tsval
+}
+
+// ask asks the next hop for its link-layer address.
+func (r *Run) ask(now time.Time) error {
+	r.obs.Asks = append(r.obs.Asks, Ask{Time: now})
+	err := r.link.Ask(&r.obs.Machine, r.obs.Target.Addr())
+	var refused *SendError
+	if errors.As(err, &refused) {
+		return nil // as good as no answer
+	}
+	return err
+}
+
+func (r *Run) nextHop() netip.Addr {
+	return r.obs.Machine.Route.NextHop(r.obs.Target.Addr())
+}
+
+func withoutZone(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().WithZone(""), a.Port())
+}

@@ -1,0 +1,346 @@
+package rawprobe
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Survey implements Link.
+func (l *link) Survey(flow Flow) (Machine, error) {
+	var m Machine
+	dst := flow.Dst.Addr()
+	links, err := netlink.LinkList()
+	if err != nil {
+		return m, fmt.Errorf("list interfaces: %w", err)
+	}
+	byIndex := make(map[int]Interface, len(links))
+	m.NoneUp = true
+	for _, k := range links {
+		ifi := describe(k)
+		byIndex[ifi.Index] = ifi
+		if ifi.Up && ifi.Carrier && !ifi.Loopback {
+			m.NoneUp = false
+		}
+	}
+	if err := m.addresses(dst, byIndex); err != nil {
+		return m, err
+	}
+	src := flow.Src.Addr()
+	if src.IsValid() && !m.Own(src) {
+		return m, fmt.Errorf("source %s: %w", src, ErrNotOurs)
+	}
+	bound := 0
+	switch {
+	case l.bind != nil:
+		bound = l.bind.Index
+	case dst.Zone() != "":
+		ifi, err := net.InterfaceByName(dst.Zone())
+		if err != nil {
+			return m, fmt.Errorf("zone %q: %w", dst.Zone(), ErrNoInterface)
+		}
+		bound = ifi.Index
+	}
+	if bound != 0 {
+		// Where the caller has chosen the interface, its state is the answer,
+		// whatever other routes there are.
+		m.Interface = byIndex[bound]
+		m.Route.Interface = bound
+	}
+	if m.Route, err = lookup(flow, bound, true); err != nil {
+		return m, err
+	}
+	if bound != 0 && m.Route.Interface == 0 {
+		m.Route.Interface = bound
+	}
+	m.Interface = byIndex[m.Route.Interface]
+	if m.Route.Outcome != RouteFound {
+		m.blame()
+		return m, nil
+	}
+	if m.Route.MTU == 0 {
+		m.Route.MTU = linkMTU(links, m.Route.Interface)
+	}
+	if src.IsValid() {
+		m.Route.Source = src.WithZone("")
+	}
+	m.source(dst)
+	raw, err := lookup(Flow{Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0)}, bound, false)
+	if err != nil {
+		return m, err
+	}
+	m.Route.ByPort = !m.Route.Local && (raw.Outcome != m.Route.Outcome || raw.Gateway != m.Route.Gateway || raw.Interface != m.Route.Interface)
+	m.ReversePathFilter = reversePathFilter(m.Interface.Name, dst)
+	m.Conntrack = conntrack()
+	return m, nil
+}
+
+// source checks that the route has a source address that can be answered. A
+// link-local source reaches no further than the link.
+func (m *Machine) source(dst netip.Addr) {
+	src := m.Route.Source
+	switch {
+	case !src.IsValid() || src.IsUnspecified():
+		m.Route.Outcome = RouteNoAddress
+	case src.Is6() && src.IsLinkLocalUnicast():
+		if !dst.IsLinkLocalUnicast() && m.Route.Gateway.IsValid() {
+			m.Route.Outcome = RouteNoAddress
+			return
+		}
+		m.Route.Source = src.WithZone(m.Interface.Name)
+	}
+}
+
+// blame names the reason for a missing route where there is a better one than
+// the missing route: this machine has no address of the family to send from.
+func (m *Machine) blame() {
+	if m.Route.Outcome != RouteNone {
+		return
+	}
+	for _, a := range m.Addresses {
+		if !a.IsLoopback() && !(a.Is6() && a.IsLinkLocalUnicast()) {
+			return
+		}
+	}
+	if len(m.Down) == 0 && !m.NoneUp {
+		m.Route.Outcome = RouteNoAddress
+	}
+}
+
+func describe(k netlink.Link) Interface {
+	a := k.Attrs()
+	ifi := Interface{
+		Index:    a.Index,
+		Name:     a.Name,
+		Up:       a.RawFlags&unix.IFF_UP != 0,
+		Carrier:  a.RawFlags&unix.IFF_LOWER_UP != 0,
+		Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
+	}
+	// net/ipv4/arp.c, arp_constructor: no ARP on loopback, on point-to-point
+	// links and where it is switched off.
+	if len(a.HardwareAddr) == 6 && a.EncapType == "ether" && a.RawFlags&(unix.IFF_NOARP|unix.IFF_LOOPBACK|unix.IFF_POINTOPOINT) == 0 {
+		ifi.Resolves = true
+		copy(ifi.Hardware[:], a.HardwareAddr)
+	}
+	return ifi
+}
+
+// addresses fills in this machine's own addresses, and the interfaces that are
+// down although their prefix covers dst.
+func (m *Machine) addresses(dst netip.Addr, byIndex map[int]Interface) error {
+	family := netlink.FAMILY_V6
+	if dst.Is4() {
+		family = netlink.FAMILY_V4
+	}
+	addrs, err := netlink.AddrList(nil, family)
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil // the kernel does not speak this family
+	}
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if !ok {
+			continue
+		}
+		ip = ip.Unmap()
+		m.Addresses = append(m.Addresses, ip)
+		ones, _ := a.Mask.Size()
+		prefix, err := ip.Prefix(ones)
+		ifi := byIndex[a.LinkIndex]
+		if err == nil && prefix.Contains(dst.WithZone("")) && (!ifi.Up || !ifi.Carrier) && !dst.IsLinkLocalUnicast() {
+			m.Down = append(m.Down, ifi)
+		}
+	}
+	return nil
+}
+
+// lookup asks the kernel for its route. With ports it asks for the very flow:
+// policy rules may look at the protocol and the ports. Without, it asks as the
+// kernel does for a raw packet (net/ipv4/raw.c).
+func lookup(flow Flow, oif int, ports bool) (Route, error) {
+	dst, src := flow.Dst.Addr(), flow.Src.Addr()
+	family := unix.AF_INET
+	if dst.Is6() {
+		family = unix.AF_INET6
+	}
+	req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, unix.NLM_F_REQUEST)
+	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family), Dst_len: uint8(dst.BitLen())}}
+	if src.IsValid() {
+		msg.Src_len = uint8(src.BitLen())
+	}
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.RTA_DST, dst.WithZone("").AsSlice()))
+	if src.IsValid() {
+		req.AddData(nl.NewRtAttr(unix.RTA_SRC, src.WithZone("").AsSlice()))
+	}
+	if oif != 0 {
+		req.AddData(nl.NewRtAttr(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(oif))))
+	}
+	if ports {
+		req.AddData(nl.NewRtAttr(unix.RTA_IP_PROTO, []byte{unix.IPPROTO_TCP}))
+		req.AddData(nl.NewRtAttr(unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, flow.Dst.Port())))
+		if p := flow.Src.Port(); p != 0 {
+			req.AddData(nl.NewRtAttr(unix.RTA_SPORT, binary.BigEndian.AppendUint16(nil, p)))
+		}
+	}
+	replies, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE)
+	switch {
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.ESRCH), errors.Is(err, unix.ENODEV):
+		return Route{Outcome: RouteNone}, nil
+	case errors.Is(err, unix.EHOSTUNREACH):
+		return Route{Outcome: RouteUnreachable}, nil
+	case errors.Is(err, unix.EACCES):
+		return Route{Outcome: RouteProhibit}, nil
+	case errors.Is(err, unix.EINVAL):
+		return Route{Outcome: RouteBlackhole}, nil
+	case errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EADDRNOTAVAIL):
+		return Route{Outcome: RouteNoAddress}, nil
+	case errors.Is(err, unix.ENETDOWN):
+		return Route{Outcome: RouteNone}, nil
+	case err != nil:
+		return Route{}, fmt.Errorf("route lookup: %w", err)
+	case len(replies) == 0:
+		return Route{}, errors.New("route lookup: the kernel gave no route")
+	}
+	return parseRoute(replies[0], dst)
+}
+
+// parseRoute reads a route message (rtnetlink(7)).
+func parseRoute(b []byte, dst netip.Addr) (Route, error) {
+	var r Route
+	if len(b) < unix.SizeofRtMsg {
+		return r, errors.New("route lookup: short answer")
+	}
+	msg := nl.DeserializeRtMsg(b)
+	switch msg.Type {
+	case unix.RTN_LOCAL:
+		r.Local = true
+	case unix.RTN_UNREACHABLE:
+		r.Outcome = RouteUnreachable
+	case unix.RTN_PROHIBIT:
+		r.Outcome = RouteProhibit
+	case unix.RTN_BLACKHOLE:
+		r.Outcome = RouteBlackhole
+	case unix.RTN_THROW:
+		r.Outcome = RouteNone
+	}
+	attrs, err := nl.ParseRouteAttr(b[msg.Len():])
+	if err != nil {
+		return r, fmt.Errorf("route lookup: %w", err)
+	}
+	for _, a := range attrs {
+		switch a.Attr.Type {
+		case unix.RTA_OIF:
+			if len(a.Value) >= 4 {
+				r.Interface = int(binary.NativeEndian.Uint32(a.Value))
+			}
+		case unix.RTA_GATEWAY:
+			r.Gateway, _ = netip.AddrFromSlice(a.Value)
+		case unix.RTA_VIA: // struct rtvia: a next hop of the other family
+			if len(a.Value) > 2 {
+				r.Gateway, _ = netip.AddrFromSlice(a.Value[2:])
+			}
+		case unix.RTA_PREFSRC:
+			r.Source, _ = netip.AddrFromSlice(a.Value)
+		case unix.RTA_METRICS:
+			metrics, err := nl.ParseRouteAttr(a.Value)
+			if err != nil {
+				continue
+			}
+			for _, x := range metrics {
+				if x.Attr.Type == unix.RTAX_MTU && len(x.Value) >= 4 {
+					r.MTU = int(binary.NativeEndian.Uint32(x.Value))
+				}
+			}
+		}
+	}
+	if r.Gateway == dst.WithZone("") {
+		r.Gateway = netip.Addr{}
+	}
+	return r, nil
+}
+
+func linkMTU(links []netlink.Link, index int) int {
+	for _, k := range links {
+		if k.Attrs().Index == index {
+			return min(k.Attrs().MTU, 65535)
+		}
+	}
+	return 1500
+}
+
+// reversePathFilter is the filter in force on an interface: "The max value
+// from conf/{all,interface}/rp_filter is used" (ip-sysctl.rst). IPv6 has none.
+func reversePathFilter(name string, dst netip.Addr) int {
+	if dst.Is6() || strings.ContainsAny(name, "/") {
+		return 0
+	}
+	return max(procInt("/proc/sys/net/ipv4/conf/all/rp_filter"), procInt("/proc/sys/net/ipv4/conf/"+name+"/rp_filter"))
+}
+
+func conntrack() Conntrack {
+	return Conntrack{
+		Count: procInt("/proc/sys/net/netfilter/nf_conntrack_count"),
+		Max:   procInt("/proc/sys/net/netfilter/nf_conntrack_max"),
+	}
+}
+
+// procInt reads a number; what can't be read counts as 0.
+func procInt(path string) int {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// neighborStates names the states of linux/neighbour.h.
+var neighborStates = map[int]NeighborState{
+	unix.NUD_INCOMPLETE: "incomplete",
+	unix.NUD_REACHABLE:  "reachable",
+	unix.NUD_STALE:      "stale",
+	unix.NUD_DELAY:      "delay",
+	unix.NUD_PROBE:      "probe",
+	unix.NUD_FAILED:     "failed",
+	unix.NUD_NOARP:      "noarp",
+	unix.NUD_PERMANENT:  "permanent",
+}
+
+// Final implements Link.
+func (l *link) Final(m *Machine, target netip.Addr) TapStats {
+	m.Conntrack = conntrack()
+	family := netlink.FAMILY_V4
+	if hop := m.Route.NextHop(target); hop.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	if entries, err := netlink.NeighList(m.Interface.Index, family); err == nil {
+		for _, e := range entries {
+			if ip, ok := netip.AddrFromSlice(e.IP); ok && ip.Unmap() == m.Route.NextHop(target).WithZone("") {
+				m.Neighbor = neighborStates[e.State]
+			}
+		}
+	}
+	if l.tap == nil {
+		return TapStats{}
+	}
+	s, err := l.tap.Stats()
+	if err != nil {
+		return TapStats{}
+	}
+	return TapStats{Packets: s.Packets, Drops: s.Drops}
+}
