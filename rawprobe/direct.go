@@ -2,6 +2,7 @@ package rawprobe
 
 import (
 	"math"
+	"net/netip"
 	"time"
 )
 
@@ -49,6 +50,11 @@ const (
 	// After the subject's answer the echo's is awaited for a while, since
 	// the two together say more.
 	minGrace, maxGrace = 30 * time.Millisecond, 300 * time.Millisecond
+	// otherFlows is how many other source ports are tried where a device
+	// contradicts the host's echo. With two legs of equal weight, three flows
+	// that all take the broken one are a coincidence.
+	otherFlows = 2
+
 	// A router's "unreachable" weighs more or less by what the echo meets.
 	unreachableGrace = 400 * time.Millisecond
 )
@@ -63,6 +69,8 @@ type direct struct {
 	nextTry time.Time
 	first   time.Time // when the first subject left our hands
 	last    time.Time
+
+	flowsTried time.Time // when the other flows were sent
 }
 
 func newDirect(r *Run) *direct { return &direct{r: r} }
@@ -75,9 +83,19 @@ func (d *direct) step(now time.Time) (time.Time, bool, error) {
 	if err != nil {
 		return wake, true, err
 	}
+	if d.needsNextHop(now) {
+		return earliest(wake, d.first.Add(askPatience)), false, nil
+	}
 	settled, until := d.settled(now)
 	if settled {
 		return until, true, nil
+	}
+	if a := d.r.conclusive(); a != nil && d.r.contradicted(a) && d.r.echoSettled() && len(d.r.others) == 0 {
+		d.flowsTried = now
+		if err := d.r.tryOtherFlows(); err != nil {
+			return wake, true, err
+		}
+		_, until = d.settled(now)
 	}
 	if d.wantsTry(now) {
 		if err := d.try(now); err != nil {
@@ -108,6 +126,13 @@ func (d *direct) askNextHop(now time.Time) (wake time.Time, err error) {
 		}
 	}
 	return earliest(wake, d.nextAsk), nil
+}
+
+// needsNextHop reports whether the subject has to wait for the link-layer
+// address to which it must be sent past the IP stack.
+func (d *direct) needsNextHop(now time.Time) bool {
+	m := &d.r.obs.Machine
+	return d.tries == 0 && m.Route.ByPort && m.Interface.Resolves && !d.r.neighborAlive() && now.Before(d.first.Add(askPatience))
 }
 
 // try sends the subject and an echo beside it. Their order alternates: a
@@ -199,6 +224,14 @@ func (d *direct) settled(now time.Time) (bool, time.Time) {
 		until = d.last.Add(deliverPatience + a.RTT)
 	case !r.echoSettled():
 		until = a.seen.Add(d.grace(a))
+	case r.contradicted(a):
+		if len(r.others) == 0 {
+			return false, now
+		}
+		if r.othersAnswered() {
+			return true, now
+		}
+		until = d.flowsTried.Add(min(max(3*a.RTT, unreachableGrace), listenAfter))
 	default:
 		until = now
 	}
@@ -234,11 +267,9 @@ func (d *direct) grace(a *Reply) time.Duration {
 
 // unreachable reports whether an error says that there is no way to the host,
 // rather than that somebody does not want the packet.
-func (a *Reply) unreachable() bool {
-	if a.From.Is4() {
-		return a.Type == 3 && (a.Code <= 1 || a.Code >= 5 && a.Code <= 8 || a.Code == 11 || a.Code == 12)
-	}
-	return a.Type == 1 && (a.Code == 0 || a.Code == 2 || a.Code == 3)
+func (r *Reply) unreachable() bool {
+	m := r.Meaning()
+	return m == SaysHostUnreachable || m == SaysNetworkUnreachable
 }
 
 // conclusive returns the first answer to the subject that ends the run: one
@@ -248,7 +279,7 @@ func (r *Run) conclusive() *Reply {
 	var first *Reply
 	for i := range r.obs.Replies {
 		a := &r.obs.Replies[i]
-		if r.obs.Sent[a.Probe].Kind != Subject || a.Kind == OldAck || r.aboutNeighbor(a) {
+		if r.obs.Sent[a.Probe].Kind != Subject || a.Kind == OldAck || a.Kind == ICMPError && a.Meaning() == SaysNothing || r.aboutNeighbor(a) {
 			continue
 		}
 		if a.Delivered {
@@ -289,6 +320,54 @@ func (r *Run) disputed(a *Reply) bool {
 		}
 	}
 	return false
+}
+
+// contradicted reports whether a device on the way says that there is no way to
+// a host that answers echoes: the device may be one of several that share the
+// traffic by flow, and only one of them may have lost its route.
+func (r *Run) contradicted(a *Reply) bool {
+	if !a.unreachable() || a.From == r.subject.out.Dst.Addr() || a.From == r.subject.flow.Dst.Addr() {
+		return false
+	}
+	for i := range r.obs.Replies {
+		if r.obs.Replies[i].Kind == EchoReply {
+			return true
+		}
+	}
+	return false
+}
+
+// tryOtherFlows sends the subject's SYN from two other source ports.
+func (r *Run) tryOtherFlows() error {
+	for range otherFlows {
+		src, err := r.link.Hold(netip.AddrPortFrom(r.obs.Machine.Route.Source, 0))
+		if err != nil {
+			return err
+		}
+		flow := Flow{Src: withoutZone(src), Dst: r.subject.flow.Dst}
+		t, err := newSYN(OtherFlow, flow, r.isn, r.obs.Machine.Route.MTU)
+		if err != nil {
+			return err
+		}
+		st := &stream{kind: OtherFlow, t: t, flow: flow, isn: r.isn, out: flow}
+		r.streams = append(r.streams, st)
+		r.others = append(r.others, st)
+		if err := r.send(st, DefaultTTL); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// othersAnswered reports whether every other flow has met its fate.
+func (r *Run) othersAnswered() bool {
+	answered := make(map[netip.AddrPort]bool)
+	for i := range r.obs.Replies {
+		if s := &r.obs.Sent[r.obs.Replies[i].Probe]; s.Kind == OtherFlow {
+			answered[s.Flow.Src] = true
+		}
+	}
+	return len(answered) == len(r.others)
 }
 
 func (r *Run) refusedByFirewall() bool { return r.lastRefusal() == RefusedByFirewall }

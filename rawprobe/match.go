@@ -68,7 +68,7 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 		outID uint16
 	)
 	switch ip.Proto {
-	case wire.TCP:
+	case wire.ProtoTCP:
 		tcp, err := wire.ParseTCP(ip.Payload)
 		if err != nil {
 			return
@@ -76,8 +76,9 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 		flow = Flow{netip.AddrPortFrom(ip.Src, tcp.SrcPort), netip.AddrPortFrom(ip.Dst, tcp.DstPort)}
 		if tcp.Flags.Has(wire.RST) {
 			for _, st := range r.streams {
-				if st.t.proto == wire.TCP && tcp.Seq == st.isn+1 && (flow == st.flow || flow == st.out) {
+				if st.t.proto == wire.ProtoTCP && tcp.Seq == st.isn+1 && (flow == st.flow || flow == st.out) {
 					r.obs.OwnResets++
+					r.passed(st)
 				}
 			}
 			return
@@ -86,7 +87,7 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 			return
 		}
 		for _, c := range r.streams {
-			if c.t.proto == wire.TCP && c.isn == tcp.Seq {
+			if c.t.proto == wire.ProtoTCP && c.isn == tcp.Seq {
 				st = c
 				s = r.probe(st, func(s *Sent) bool {
 					return tcp.Options.HasTimestamps && s.TSval == tcp.Options.TSval
@@ -96,7 +97,7 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 				break
 			}
 		}
-	case wire.ICMP, wire.ICMPv6:
+	case wire.ProtoICMP, wire.ProtoICMPv6:
 		m, err := parseICMP(ip)
 		if err != nil || !m.IsEchoRequest() {
 			return
@@ -122,6 +123,16 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 	st.out, st.outID = flow, outID
 }
 
+// passed marks a flow's SYN-ACKs as delivered: our kernel has reset the
+// connection, so they reached it.
+func (r *Run) passed(st *stream) {
+	for i := range r.obs.Replies {
+		if a := &r.obs.Replies[i]; a.Kind == SynAck && r.obs.Sent[a.Probe].Flow == st.flow {
+			a.Delivered = true
+		}
+	}
+}
+
 // arrived judges a packet that came in, and records it where one of our probes
 // provoked it.
 func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
@@ -132,7 +143,7 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 	var st *stream
 	var key deliveryKey
 	switch ip.Proto {
-	case wire.TCP:
+	case wire.ProtoTCP:
 		tcp, err := wire.ParseTCP(ip.Payload)
 		if err != nil {
 			r.obs.Ignored.Malformed++
@@ -146,7 +157,7 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 		}
 		st = r.answer(ip, &tcp, &reply)
 		key = tcpDelivery(&tcp)
-	case wire.ICMP, wire.ICMPv6:
+	case wire.ProtoICMP, wire.ProtoICMPv6:
 		m, err := parseICMP(ip)
 		if err != nil {
 			r.obs.Ignored.Malformed++
@@ -206,7 +217,7 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 // SYN-ACK. On loopback such a reset also arrives here.
 func (r *Run) ownSequence(seq uint32) bool {
 	for _, st := range r.streams {
-		if st.t.proto == wire.TCP && seq == st.isn+1 {
+		if st.t.proto == wire.ProtoTCP && seq == st.isn+1 {
 			return true
 		}
 	}
@@ -221,7 +232,7 @@ func (r *Run) ownSequence(seq uint32) bool {
 func (r *Run) answer(ip *wire.IP, tcp *wire.TCP, reply *Reply) *stream {
 	back := Flow{Src: netip.AddrPortFrom(ip.Dst, tcp.DstPort), Dst: netip.AddrPortFrom(ip.Src, tcp.SrcPort)}
 	for _, st := range r.streams {
-		if st.t.proto != wire.TCP || len(st.probes) == 0 || back != st.out && back != st.flow {
+		if st.t.proto != wire.ProtoTCP || len(st.probes) == 0 || back != st.out && back != st.flow {
 			continue
 		}
 		valid := tcp.Flags.Has(wire.ACK) && tcp.Ack == st.isn+1

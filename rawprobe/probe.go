@@ -50,7 +50,7 @@ type template struct {
 // SYN without options is dropped by some devices, and one of another shape is
 // not the traffic that the user asks about.
 func newSYN(kind ProbeKind, flow Flow, isn uint32, mtu int) (*template, error) {
-	t := &template{kind: kind, flow: flow, proto: wire.TCP}
+	t := &template{kind: kind, flow: flow, proto: wire.ProtoTCP}
 	t.header = headerLen(flow)
 	mss := max(mtu-t.header-20, minMSS)
 	tcp := &layers.TCP{
@@ -84,11 +84,11 @@ func newEcho(flow Flow, id uint16, cookie uint32) (*template, error) {
 		payload[i] = byte(i)
 	}
 	if flow.Dst.Addr().Is4() {
-		t.proto = wire.ICMP
+		t.proto = wire.ProtoICMP
 		return t, t.build(layers.IPProtocolICMPv4,
 			&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: id}, payload)
 	}
-	t.proto = wire.ICMPv6
+	t.proto = wire.ProtoICMPv6
 	return t, t.build(layers.IPProtocolICMPv6,
 		&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeEchoRequest, 0)},
 		&layers.ICMPv6Echo{Identifier: id}, payload)
@@ -154,16 +154,16 @@ func (t *template) stamp(s *Sent, echoSeq uint16) []byte {
 	}
 	src, dst := t.flow.Src.Addr(), t.flow.Dst.Addr()
 	switch t.proto {
-	case wire.TCP:
+	case wire.ProtoTCP:
 		binary.BigEndian.PutUint32(upper[synTSvalOffset:], s.TSval)
 		binary.BigEndian.PutUint16(upper[16:], 0)
-		binary.BigEndian.PutUint16(upper[16:], wire.Checksum(upper, wire.PseudoHeaderSum(src, dst, wire.TCP, len(upper))))
-	case wire.ICMP, wire.ICMPv6:
+		binary.BigEndian.PutUint16(upper[16:], wire.Checksum(upper, wire.PseudoHeaderSum(src, dst, wire.ProtoTCP, len(upper))))
+	case wire.ProtoICMP, wire.ProtoICMPv6:
 		binary.BigEndian.PutUint16(upper[6:], echoSeq)
 		binary.BigEndian.PutUint16(upper[2:], 0)
 		var sum uint32
-		if t.proto == wire.ICMPv6 { // ICMPv4 has no pseudo header
-			sum = wire.PseudoHeaderSum(src, dst, wire.ICMPv6, len(upper))
+		if t.proto == wire.ProtoICMPv6 { // ICMPv4 has no pseudo header
+			sum = wire.PseudoHeaderSum(src, dst, wire.ProtoICMPv6, len(upper))
 		}
 		binary.BigEndian.PutUint16(upper[2:], wire.Checksum(upper, sum))
 	}

@@ -35,6 +35,7 @@ type Run struct {
 	streams []*stream
 	subject *stream
 	echo    *stream
+	others  []*stream // the subject's SYN from other source ports
 
 	// keys holds the delivery key of each reply; early those deliveries that
 	// were read before the tap's copy.
@@ -207,7 +208,7 @@ func (r *Run) send(st *stream, ttl int) error {
 	i := len(r.obs.Sent)
 	r.obs.Sent = append(r.obs.Sent, s)
 	st.probes = append(st.probes, i)
-	err := r.link.Send(packet, &r.obs.Machine)
+	err := r.link.Send(packet, &r.obs.Machine, r.via())
 	var refused *SendError
 	if errors.As(err, &refused) {
 		r.obs.Sent[i].Refused = refused.Reason
@@ -215,6 +216,23 @@ func (r *Run) send(st *stream, ttl int) error {
 	}
 	if err != nil {
 		return fmt.Errorf("send %s probe: %w", st.kind, err)
+	}
+	return nil
+}
+
+// via is the link-layer address to send to where the IP stack would take
+// another route for a raw packet than for the subject's connection, else nil.
+func (r *Run) via() *[6]byte {
+	if !r.obs.Machine.Route.ByPort {
+		return nil
+	}
+	if !r.obs.Machine.Interface.Resolves {
+		return new([6]byte) // a link without addresses
+	}
+	for i := range r.obs.Asks {
+		if !r.obs.Asks[i].Answered.IsZero() {
+			return &r.obs.Asks[i].Hardware
+		}
 	}
 	return nil
 }

@@ -1,0 +1,337 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"synprobe/rawprobe"
+	"synprobe/rawprobe/wire"
+)
+
+// The checks about answers: who made them, and what they say.
+
+// describe names an answer in a word that a ticket can carry.
+func describe(r *rawprobe.Reply) string {
+	switch r.Kind {
+	case rawprobe.SynAck:
+		return "a SYN-ACK"
+	case rawprobe.Reset:
+		return "a TCP reset"
+	case rawprobe.OldAck:
+		return "a bare ACK"
+	case rawprobe.EchoReply:
+		return "an echo reply"
+	}
+	m := wire.ICMP{V6: r.From.Is6(), Type: uint8(r.Type), Code: uint8(r.Code)}
+	return fmt.Sprintf("ICMP %q", m.Describe())
+}
+
+// A comparison is how far away an answer was made, against the host's echo
+// replies: the number of routers on the way back, by the TTL that is left.
+type comparison int
+
+const (
+	noBaseline comparison = iota // the host answered no echo
+	same
+	nearer
+	farther
+	mixed // the answers differ among themselves
+)
+
+// compare holds answers in the host's name against its echo replies. Only
+// answers that came the same way back compare; that is why a difference is
+// never certain.
+func (v *view) compare(rs []*rawprobe.Reply) comparison {
+	if v.onLink() {
+		// No router is between: only the initial TTL can differ.
+		if rs[0].Distance() == 0 {
+			return same
+		}
+	}
+	if len(v.echoes) == 0 {
+		return noBaseline
+	}
+	result := noBaseline
+	for _, r := range rs {
+		for _, e := range v.echoes {
+			c := same
+			switch {
+			case r.Distance() < e.Distance():
+				c = nearer
+			case r.Distance() > e.Distance():
+				c = farther
+			}
+			if result != noBaseline && result != c {
+				return mixed
+			}
+			result = c
+		}
+	}
+	return result
+}
+
+// distance words the comparison for the evidence.
+func (v *view) distance(d *Diagnosis, r *rawprobe.Reply, c comparison) {
+	switch c {
+	case same:
+		if len(v.echoes) > 0 && !v.m.Route.Local {
+			d.because("same-distance", "%s came from the same distance as the host's echo reply (%s)", describe(r), plural(r.Distance(), "router"))
+		}
+	case nearer, farther, mixed:
+		d.because("other-distance", "%s passed %s on its way back, the host's echo reply %s", describe(r), plural(r.Distance(), "router"), plural(v.echoes[0].Distance(), "router"))
+	}
+}
+
+// conflictingAnswers: one flow met both a SYN-ACK and a refusal.
+func conflictingAnswers(v *view) *Diagnosis {
+	var yes, no *rawprobe.Reply
+	for _, r := range v.subject {
+		switch {
+		case !r.Delivered:
+		case r.Kind == rawprobe.SynAck && yes == nil:
+			yes = r
+		case no != nil:
+		case r.Kind == rawprobe.Reset, r.Kind == rawprobe.ICMPError && r.Meaning() == rawprobe.SaysRefused:
+			no = r
+		}
+	}
+	if yes == nil || no == nil {
+		return nil
+	}
+	first, second := yes, no
+	d := &Diagnosis{
+		Verdict: Open, Cause: Listening, Certainty: Ambiguous, RTT: yes.RTT,
+		Summary: fmt.Sprintf("Port %d is open, but %s came as well: a device on the way interferes, or the port is just changing.", v.port, describe(no)),
+		Next:    "Try again; if both come again, ask for devices on the way that inject resets.",
+	}
+	if !no.Time.After(yes.Time) {
+		first, second = no, yes
+		d.Verdict, d.Cause, d.RTT = Reject, NetworkFirewall, no.RTT
+		d.Fault = ptr(somewhere())
+		d.Summary = fmt.Sprintf("%s refused the connection, but a SYN-ACK came as well: a device on the way interferes, or the port is just changing.", capital(describe(no)))
+	}
+	d.because("conflicting-answers", "%s came first, %s %s later", describe(first), describe(second), ms(second.Time.Sub(first.Time)))
+	if d.Verdict == Open {
+		return d.or(NetworkFirewall, somewhere(), "a device on the way may have sent %s in the host's name", describe(no))
+	}
+	return d.or(PortClosed, v.destination(), "the host may have opened the port in between")
+}
+
+// synAck: the port is open.
+func synAck(v *view) *Diagnosis {
+	rs := v.ofKind(rawprobe.SynAck)
+	if len(rs) == 0 {
+		return nil
+	}
+	r := rs[0]
+	d := &Diagnosis{Verdict: Open, Cause: Listening, Certainty: Certain, RTT: r.RTT}
+	d.Summary = fmt.Sprintf("Port %d is open.", v.port)
+	d.because("syn-ack", "a SYN-ACK that acknowledges our SYN came from %s", r.From)
+	if v.ownTarget() {
+		d.Cause, d.Fault = Proxy, ptr(v.local())
+		d.Summary = fmt.Sprintf("This machine itself answers for %s: its own rules redirect the connection to %s.", v.target, v.out)
+		d.Next = "Look at this machine's redirect rules (nft list ruleset): a local proxy or service mesh."
+		return d
+	}
+	if v.m.Route.Local {
+		return d
+	}
+	c := v.compare(rs)
+	v.distance(d, r, c)
+	proxy := func() *Diagnosis {
+		return d.or(Proxy, somewhere(), "nothing else of the host's was seen to compare the SYN-ACK with: a transparent proxy answers so too")
+	}
+	switch {
+	case r.Window == 0 && r.Options == 0:
+		d.Cause, d.Certainty, d.Fault = Proxy, Likely, ptr(somewhere())
+		d.Summary = fmt.Sprintf("A device before the host answers for port %d, which may be open or not behind it.", v.port)
+		d.because("bare-syn-ack", "the SYN-ACK has no options and window 0, as SYN proxies send it")
+		d.or(Listening, v.destination(), "a very simple host sends such SYN-ACKs too")
+	case c == nearer:
+		d.Cause, d.Fault = Proxy, ptr(somewhere())
+		d.Summary = fmt.Sprintf("A device before the host seems to answer for port %d, which may be open or not behind it.", v.port)
+		d.Certainty = Likely
+		if len(rs) < 2 {
+			d.Certainty = Ambiguous
+		}
+		d.Next = "Ask for transparent proxies and load balancers on the way."
+		d.or(Listening, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
+	case c == farther, c == mixed:
+		d.Certainty = Likely
+		d.Summary = fmt.Sprintf("Port %d is open, on a machine behind the one that answers echoes for this address.", v.port)
+		d.or(Proxy, somewhere(), "the SYN-ACK and the echo reply come from different distances")
+	case c == noBaseline:
+		d.Certainty = Likely
+		proxy()
+	}
+	return d
+}
+
+// reset: the port is closed, or a device says so in the host's name.
+func reset(v *view) *Diagnosis {
+	rs := v.ofKind(rawprobe.Reset)
+	if len(rs) == 0 {
+		return nil
+	}
+	r := rs[0]
+	d := &Diagnosis{Verdict: Reject, Cause: PortClosed, Certainty: Certain, RTT: r.RTT, Fault: ptr(v.destination())}
+	d.Summary = fmt.Sprintf("The host answers with a reset: nothing listens on port %d, or the host's own firewall resets.", v.port)
+	d.Next = fmt.Sprintf("Check on the host that the service runs and listens on port %d (ss -ltn).", v.port)
+	d.because("reset", "a TCP reset that acknowledges our SYN came from %s", r.From)
+	switch {
+	case v.ownTarget():
+		d.Cause, d.Fault = LocalFirewall, ptr(v.local())
+		d.Summary = fmt.Sprintf("This machine itself refuses: its own rules redirect the connection to %s, where nothing listens.", v.out)
+		d.Next = "Look at this machine's redirect rules (nft list ruleset), and whether its local proxy runs."
+		return d
+	case v.m.Route.Local:
+		d.Summary = fmt.Sprintf("Nothing listens on port %d of this machine, or its own firewall resets.", v.port)
+		d.Next = fmt.Sprintf("Check that the service runs and listens on %s (ss -ltn).", v.target)
+		return d
+	}
+	c := v.compare(rs)
+	v.distance(d, r, c)
+	switch c {
+	case nearer:
+		d.Cause, d.Fault = NetworkFirewall, ptr(somewhere())
+		d.Certainty = Likely
+		if len(rs) < 2 {
+			d.Certainty = Ambiguous
+		}
+		d.Summary = fmt.Sprintf("A device before the host resets connections to port %d in the host's name.", v.port)
+		d.Next = fmt.Sprintf("Ask for firewalls on the way with a reject rule for tcp/%d.", v.port)
+		d.or(PortClosed, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
+	case farther, mixed:
+		d.Certainty = Likely
+		d.Summary = fmt.Sprintf("Port %d is closed, on a machine behind the one that answers echoes for this address, or the host's own firewall resets.", v.port)
+		d.or(NetworkFirewall, somewhere(), "the reset and the echo reply come from different distances")
+	case noBaseline:
+		d.Certainty = Likely
+		d.or(NetworkFirewall, somewhere(), "nothing else of the host's was seen to compare the reset with: a firewall's reset in the host's name looks the same")
+	}
+	return d
+}
+
+// icmpFromTarget: the target's own address sent an ICMP error.
+func icmpFromTarget(v *view) *Diagnosis {
+	r := firstError(v.subject)
+	if r == nil || !v.byHost(r.From) {
+		return nil
+	}
+	d := &Diagnosis{Certainty: Certain, RTT: r.RTT, Fault: ptr(v.destination())}
+	d.because("icmp-from-target", "%s came from %s, quoting our SYN", describe(r), r.From)
+	switch r.Meaning() {
+	case rawprobe.SaysRefused:
+		d.Verdict, d.Cause = Reject, HostFirewall
+		d.Summary = fmt.Sprintf("The host itself refuses connections to port %d (%s).", v.port, describe(r))
+		d.Next = fmt.Sprintf("Look at the firewall of the host %s for rules about tcp/%d.", v.target, v.port)
+		c := v.compare([]*rawprobe.Reply{r})
+		v.distance(d, r, c)
+		if c != same {
+			d.Certainty = Likely
+			why := "no echo reply of the host's was seen to compare it with"
+			if c != noBaseline {
+				why = "it came from another distance than the host's echo reply"
+			}
+			d.or(NetworkFirewall, somewhere(), "%s: a device in front that owns the host's address (NAT, load balancer) answers so too", why)
+		}
+	case rawprobe.SaysHostUnreachable, rawprobe.SaysNetworkUnreachable:
+		d.Verdict, d.Cause = HostDown, HostUnreachable
+		d.Summary = "A machine behind the target's address is down: the address itself says that it can't reach it."
+		d.Next = fmt.Sprintf("Find out where %s forwards port %d to, and whether that machine is up.", v.target, v.port)
+		d.Certainty = Likely
+		d.or(HostFirewall, v.destination(), "a firewall on %s can send the same message", v.target)
+	case rawprobe.SaysExpired:
+		d.Verdict, d.Cause, d.Certainty = NetworkDown, RoutingLoop, Likely
+		d.Fault = ptr(device(r.From))
+		d.Summary = "Behind the target's address the packet goes round until its TTL is used up."
+		d.Next = fmt.Sprintf("Ask whoever runs %s where it forwards port %d to.", v.target, v.port)
+		d.or(NetworkFirewall, device(r.From), "a device can send the same message on purpose")
+	}
+	return d
+}
+
+// icmpFromRouter: a device on the way sent an ICMP error. What it means depends
+// on whether the host answers anything else.
+func icmpFromRouter(v *view) *Diagnosis {
+	r := firstError(v.subject)
+	if r == nil || v.ownDeadNeighbor(r) {
+		return nil
+	}
+	echo := firstError(v.echoErr)
+	alive := len(v.echoes) > 0
+	d := &Diagnosis{Verdict: Reject, Cause: NetworkFirewall, Certainty: Certain, RTT: r.RTT, Fault: ptr(device(r.From))}
+	d.because("icmp-from-router", "%s came from %s, quoting our SYN", describe(r), r.From)
+	d.Summary = fmt.Sprintf("A device on the way, %s, rejects connections to port %d (%s).", r.From, v.port, describe(r))
+	d.Next = fmt.Sprintf("Ask whoever runs %s about rules for tcp/%d.", r.From, v.port)
+	m := r.Meaning()
+	if m == rawprobe.SaysRefused {
+		return d
+	}
+	if alive {
+		// A host that answers is not down, nor is its network.
+		v.otherFlows(d)
+		return d
+	}
+	agreed := echo != nil && echo.Meaning() == m
+	if agreed {
+		d.because("echo-refused", "ICMP echo met the same: %s from %s", describe(echo), echo.From)
+	}
+	if !agreed {
+		d.Certainty = Likely
+		d.or(NetworkFirewall, device(r.From), "a firewall can send the same message, and nothing else of the host's was seen")
+	}
+	switch m {
+	case rawprobe.SaysHostUnreachable:
+		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.destination())
+		d.Summary = fmt.Sprintf("The host is down: the router %s can't reach it.", r.From)
+		d.Next = fmt.Sprintf("Check that %s is up and connected to the network of %s.", v.target, r.From)
+		if r.RTT > 0 {
+			d.because("icmp-from-router", "it came %s after the SYN", seconds(r.RTT))
+		}
+	case rawprobe.SaysNetworkUnreachable:
+		d.Verdict, d.Cause = NetworkDown, NetUnreachable
+		d.Summary = fmt.Sprintf("The router %s has no route to %s.", r.From, v.target)
+		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.target)
+	case rawprobe.SaysExpired:
+		d.Verdict, d.Cause = NetworkDown, RoutingLoop
+		d.Summary = fmt.Sprintf("The packet goes round: its TTL was used up at %s.", r.From)
+		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.target)
+	}
+	return d
+}
+
+// otherFlows weighs a router's "unreachable" by what the same SYN met from
+// other source ports: routers that share traffic among several ways send each
+// flow one way, and one of those may have no route.
+func (v *view) otherFlows(d *Diagnosis) {
+	d.because("host-alive", "the host answers ICMP echo: neither it nor its network is down")
+	refused, through := 0, 0
+	for _, r := range v.others {
+		switch r.Kind {
+		case rawprobe.SynAck, rawprobe.Reset:
+			through++
+		case rawprobe.ICMPError:
+			refused++
+		}
+	}
+	switch {
+	case through > 0:
+		d.Verdict, d.Cause, d.Certainty = Partial, FlowDependent, Likely
+		d.Summary = fmt.Sprintf("Some connections get through and others do not, by their source port: one of several ways is broken at %s.", d.Fault.Hops[0].Address)
+		d.Next = fmt.Sprintf("Ask whoever runs %s about its routes; retrying from other source ports helps for now.", d.Fault.Hops[0].Address)
+		d.because("other-flows", "%d of %d other source ports got an answer from the host", through, through+refused)
+		d.or(NetworkFirewall, *d.Fault, "a firewall that limits the rate of new connections can do the same")
+	case refused >= 2:
+		d.because("other-flows", "the same SYN from %d other source ports met the same", refused)
+	default:
+		d.Certainty = Likely
+		d.or(FlowDependent, *d.Fault, "other source ports may go another way that works")
+	}
+}
+
+func capital(s string) string {
+	if s == "" || s[0] < 'a' || s[0] > 'z' {
+		return s
+	}
+	return string(s[0]-'a'+'A') + s[1:]
+}

@@ -1,0 +1,216 @@
+package diagnose
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"synprobe/rawprobe"
+)
+
+// A check looks at the observations for one kind of explanation. It returns
+// nil where it does not apply.
+type check struct {
+	name string
+	find func(*view) *Diagnosis
+}
+
+// checks in the order in which one rules out the next: what this machine knows
+// by itself, what answered, what a silence means.
+var checks = []check{
+	{"link-down", linkDown},
+	{"no-route", noRoute},
+	{"local-refusal", localRefusal},
+	{"swallowed-answer", swallowedAnswer},
+	{"conflicting-answers", conflictingAnswers},
+	{"syn-ack", synAck},
+	{"reset", reset},
+	{"icmp-from-target", icmpFromTarget},
+	{"icmp-from-router", icmpFromRouter},
+	{"covering-link-down", coveringLinkDown},
+	{"dead-neighbor", deadNeighbor},
+	{"never-departed", neverDeparted},
+	{"silent-local", silentLocal},
+	{"echo-refused", echoRefused},
+	{"silent-subject", silentSubject},
+}
+
+// Explain gives the explanation of what a run observed. It always gives one:
+// where nothing is known it is a Drop for an Unknown cause.
+func Explain(o *rawprobe.Observations) Diagnosis {
+	v := look(o)
+	for _, c := range checks {
+		d := c.find(v)
+		if d == nil {
+			continue
+		}
+		d.Evidence = append(d.Evidence, v.context()...)
+		d.Tries, d.Answered = v.tries, v.answered
+		if o.Interrupted && len(v.subject) == 0 {
+			d.weaken(Ambiguous)
+		}
+		return *d
+	}
+	panic("diagnose: the last check must always find something")
+}
+
+// weaken lowers the certainty to at most c.
+func (d *Diagnosis) weaken(c Certainty) {
+	if rank(c) < rank(d.Certainty) {
+		d.Certainty = c
+	}
+}
+
+func rank(c Certainty) int {
+	switch c {
+	case Certain:
+		return 2
+	case Likely:
+		return 1
+	}
+	return 0
+}
+
+// because adds a fact that the diagnosis rests on.
+func (d *Diagnosis) because(rule, format string, args ...any) *Diagnosis {
+	d.Evidence = append(d.Evidence, Evidence{Rule: rule, Text: fmt.Sprintf(format, args...)})
+	return d
+}
+
+// or adds what else could give the same packets.
+func (d *Diagnosis) or(cause Cause, fault Fault, format string, args ...any) *Diagnosis {
+	d.Alternatives = append(d.Alternatives, Alternative{Cause: cause, Fault: fault, Why: fmt.Sprintf(format, args...)})
+	return d
+}
+
+// A view is the observations, sorted for the checks.
+type view struct {
+	o      *rawprobe.Observations
+	m      *rawprobe.Machine
+	target netip.Addr // without a zone
+	port   uint16
+
+	subject []*rawprobe.Reply // answers to the subject, in order
+	others  []*rawprobe.Reply // answers to the subject's SYN on other flows
+	echoes  []*rawprobe.Reply // echo replies
+	echoErr []*rawprobe.Reply // ICMP errors for an echo
+
+	tries    int // subject SYNs that the kernel took
+	refused  rawprobe.Refusal
+	answered int
+	departed bool
+	out      netip.AddrPort // where the subject went after this machine's own translation
+}
+
+func look(o *rawprobe.Observations) *view {
+	v := &view{o: o, m: &o.Machine, target: o.Target.Addr().WithZone(""), port: o.Target.Port()}
+	v.out = netip.AddrPortFrom(v.target, v.port)
+	for i := range o.Sent {
+		s := &o.Sent[i]
+		if s.Kind != rawprobe.Subject {
+			continue
+		}
+		v.tries++
+		v.refused = s.Refused
+		if s.Departed != nil {
+			v.departed = true
+			v.out = s.Departed.Flow.Dst
+		}
+	}
+	seen := make(map[int]bool)
+	for i := range o.Replies {
+		r := &o.Replies[i]
+		switch kind := o.Sent[r.Probe].Kind; {
+		case kind == rawprobe.Subject:
+			v.subject = append(v.subject, r)
+			if !seen[r.Probe] {
+				seen[r.Probe] = true
+				v.answered++
+			}
+		case kind == rawprobe.OtherFlow:
+			v.others = append(v.others, r)
+		case kind == rawprobe.Echo && r.Kind == rawprobe.EchoReply:
+			v.echoes = append(v.echoes, r)
+		case kind == rawprobe.Echo && r.Kind == rawprobe.ICMPError && !v.ownDeadNeighbor(r):
+			v.echoErr = append(v.echoErr, r)
+		}
+	}
+	return v
+}
+
+// ownDeadNeighbor reports whether an ICMP error is this machine's own word
+// that its next hop does not answer (net/ipv4/arp.c, arp_error_report).
+func (v *view) ownDeadNeighbor(r *rawprobe.Reply) bool {
+	return r.Kind == rawprobe.ICMPError && r.Loopback && !v.m.Route.Local && r.Meaning() != rawprobe.SaysRefused
+}
+
+// byHost reports whether an address is the target's, as the subject's packets
+// named it when they left.
+func (v *view) byHost(a netip.Addr) bool { return a == v.target || a == v.out.Addr() }
+
+// onLink reports whether no router lies between this machine and the target.
+func (v *view) onLink() bool { return !v.m.Route.Gateway.IsValid() }
+
+// ofKind returns the subject's answers of one kind that reached a socket.
+func (v *view) ofKind(k rawprobe.ReplyKind) []*rawprobe.Reply {
+	var rs []*rawprobe.Reply
+	for _, r := range v.subject {
+		if r.Kind == k && r.Delivered {
+			rs = append(rs, r)
+		}
+	}
+	return rs
+}
+
+// destination is the fault of the host itself.
+func (v *view) destination() Fault {
+	ttl := UnknownTTL
+	switch {
+	case v.m.Route.Local:
+		ttl = 0
+	case v.onLink():
+		ttl = 1
+	}
+	return Fault{Where: Destination, Hops: []Hop{{TTL: ttl, Address: v.target}}}
+}
+
+// local is the fault of this machine.
+func (v *view) local() Fault {
+	return Fault{Where: Local, Hops: []Hop{{TTL: 0, Address: v.m.Route.Source.WithZone("")}}}
+}
+
+// device is the fault of a device on the way that gave its address.
+func device(a netip.Addr) Fault {
+	return Fault{Where: Path, Hops: []Hop{{TTL: UnknownTTL, Address: a}}}
+}
+
+// somewhere is the fault of a device on the way that did not.
+func somewhere() Fault { return Fault{Where: Path} }
+
+// firstError returns the first ICMP error among rs that means something.
+func firstError(rs []*rawprobe.Reply) *rawprobe.Reply {
+	for _, r := range rs {
+		if r.Kind == rawprobe.ICMPError && r.Meaning() != rawprobe.SaysNothing {
+			return r
+		}
+	}
+	return nil
+}
+
+// plural gives "1 SYN", "3 SYNs".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// ms gives a time in milliseconds, as ping does.
+func ms(d time.Duration) string {
+	if d >= 100*time.Millisecond {
+		return fmt.Sprintf("%.0f ms", float64(d)/1e6)
+	}
+	return fmt.Sprintf("%.2f ms", float64(d)/1e6)
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }

@@ -1,0 +1,237 @@
+package diagnose
+
+import (
+	"fmt"
+	"time"
+
+	"synprobe/rawprobe"
+)
+
+// The checks about silence: what it can mean, and what it can't.
+
+// The least that silence must have lasted before it is called one.
+const (
+	silentTries  = 3
+	silentSpread = 1200 * time.Millisecond
+	silentAfter  = time.Second
+	// rareChance is the largest probability at which "all lost by chance" is
+	// left aside.
+	rareChance = 1e-3
+)
+
+// clockSlack is what scheduling may take off the intervals above.
+const clockSlack = 20 * time.Millisecond
+
+// patient reports whether the run waited long enough to speak of silence.
+func (v *view) patient() bool {
+	var first, last time.Time
+	for i := range v.o.Sent {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject {
+			if first.IsZero() {
+				first = s.Time
+			}
+			last = s.Time
+		}
+	}
+	return v.tries >= silentTries && last.Sub(first) >= silentSpread-clockSlack && v.o.End.Sub(last) >= silentAfter-clockSlack
+}
+
+// silence adds the fact itself.
+func (v *view) silence(d *Diagnosis) {
+	var first, last time.Time
+	for i := range v.o.Sent {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject {
+			if first.IsZero() {
+				first = s.Time
+			}
+			last = s.Time
+		}
+	}
+	d.because("silent-subject", "%s over %s got no answer within %s", plural(v.tries, "SYN"), seconds(last.Sub(first)), seconds(v.o.End.Sub(first)))
+}
+
+// deadNeighbor: the next hop does not answer our own ARP requests or neighbour
+// solicitations, and nothing came back by it.
+func deadNeighbor(v *view) *Diagnosis {
+	asks := v.o.Asks
+	if len(asks) == 0 || len(v.subject) > 0 && !v.onlyOwnWord() || len(v.echoes) > 0 || len(v.echoErr) > 0 {
+		return nil
+	}
+	for _, a := range asks {
+		if !a.Answered.IsZero() {
+			return nil
+		}
+	}
+	protocol, question := "ARP", "ARP requests"
+	if v.target.Is6() {
+		protocol, question = "neighbour discovery", "neighbour solicitations"
+	}
+	hop := v.m.Route.NextHop(v.target).WithZone("")
+	d := &Diagnosis{Verdict: HostDown, Cause: NeighborUnreachable, Certainty: Certain, Fault: ptr(v.destination())}
+	d.Summary = fmt.Sprintf("The host is down: it is on this machine's own network and does not answer %s.", protocol)
+	d.Next = fmt.Sprintf("Check that %s is up and connected to the same network as %s.", v.target, v.m.Interface.Name)
+	if v.m.Route.Gateway.IsValid() {
+		d.Verdict, d.Cause, d.Fault = NetworkDown, GatewayDown, ptr(v.local())
+		d.Fault.Hops = append(d.Fault.Hops, Hop{TTL: 1, Address: hop})
+		d.Summary = fmt.Sprintf("The gateway %s does not answer %s.", hop, protocol)
+		d.Next = fmt.Sprintf("Check that the gateway %s is up, and the link of %s to it.", hop, v.m.Interface.Name)
+	}
+	span := v.o.End.Sub(asks[0].Time)
+	d.because("dead-neighbor", "%d %s for %s over %s got no answer", len(asks), question, hop, seconds(span))
+	if v.m.Neighbor == "failed" || v.m.Neighbor == "incomplete" {
+		d.because("neighbor-table", "the kernel's own entry for it is %s", v.m.Neighbor)
+	}
+	if len(asks) < silentTries || span < silentSpread {
+		d.Certainty = Ambiguous
+		d.or(Unknown, Fault{Where: Nowhere}, "the wait was too short to be sure")
+	}
+	return d
+}
+
+// onlyOwnWord reports whether all answers are this machine's own word about
+// its next hop.
+func (v *view) onlyOwnWord() bool {
+	for _, r := range v.subject {
+		if !v.ownDeadNeighbor(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// echoRefused: the SYN is silent, but a router said why no echo gets there.
+func echoRefused(v *view) *Diagnosis {
+	r := firstError(v.echoErr)
+	if r == nil || len(v.echoes) > 0 || v.byHost(r.From) {
+		return nil
+	}
+	d := &Diagnosis{Certainty: Likely, Fault: ptr(device(r.From))}
+	switch r.Meaning() {
+	case rawprobe.SaysHostUnreachable:
+		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.destination())
+		d.Summary = fmt.Sprintf("The host seems to be down: the router %s can't reach it.", r.From)
+		d.Next = fmt.Sprintf("Check that %s is up and connected to the network of %s.", v.target, r.From)
+	case rawprobe.SaysNetworkUnreachable:
+		d.Verdict, d.Cause = NetworkDown, NetUnreachable
+		d.Summary = fmt.Sprintf("The router %s seems to have no route to %s.", r.From, v.target)
+		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.target)
+	case rawprobe.SaysExpired:
+		d.Verdict, d.Cause = NetworkDown, RoutingLoop
+		d.Summary = fmt.Sprintf("Packets to the host seem to go round: the TTL of an echo was used up at %s.", r.From)
+		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.target)
+	default:
+		return nil
+	}
+	v.silence(d)
+	d.because("echo-refused", "%s came from %s, quoting our ICMP echo", describe(r), r.From)
+	return d.or(NetworkFirewall, device(r.From), "a firewall there may refuse echoes and drop SYNs")
+}
+
+// silentSubject: nothing came back, and nothing says where it was lost. What
+// can be said depends on whether the host answers anything at all.
+func silentSubject(v *view) *Diagnosis {
+	d := &Diagnosis{Verdict: Drop, Cause: Unknown, Certainty: Ambiguous, Fault: ptr(Fault{Where: Nowhere})}
+	v.silence(d)
+	host := v.destination()
+	d.Next = fmt.Sprintf("Ask whoever runs the firewalls before and on %s about rules for tcp/%d.", v.target, v.port)
+	chance := v.o.SilenceByChance()
+	switch alive := len(v.echoes) > 0; {
+	case v.tries > 0 && !v.patient():
+		d.Summary = fmt.Sprintf("No answer from port %d so far; the wait was too short to call it a drop.", v.port)
+		d.Next = "Try again with more patience (a longer --timeout, or none)."
+		d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop the SYN")
+		d.or(HostFirewall, host, "the host's own firewall may drop it")
+	case alive && chance > rareChance:
+		d.Summary = fmt.Sprintf("No answer from port %d, but packets get lost on the way: this may be chance.", v.port)
+		d.Next = "Try again, and find out where packets get lost."
+		d.because("loss", "echoes get lost too; by chance alone all SYNs would be lost in %.1f %% of runs", 100*chance)
+		d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop the SYN")
+		d.or(HostFirewall, host, "the host's own firewall may drop it")
+	case alive && v.onLink():
+		d.Cause, d.Fault = HostFirewall, &host
+		d.Summary = fmt.Sprintf("The host is up and silently drops SYNs to port %d: its own firewall, as far as can be seen.", v.port)
+		d.Next = fmt.Sprintf("Look at the firewall of the host %s for rules about tcp/%d.", v.target, v.port)
+		d.or(NotAccepting, host, "a program with a full accept queue is silent too")
+		d.or(NetworkFirewall, somewhere(), "a filter directly in front of the host looks the same: a security group, a hypervisor, a bridge")
+	case alive:
+		d.Summary = fmt.Sprintf("The host is up, but SYNs to port %d are silently dropped, on the way or by the host.", v.port)
+		d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop the SYN")
+		d.or(HostFirewall, host, "the host's own firewall may drop it")
+		d.or(NotAccepting, host, "a program with a full accept queue is silent too")
+		d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+	default:
+		v.nothingAlive(d)
+	}
+	return d
+}
+
+// nothingAlive words a silence in which nothing shows that the host is there.
+func (v *view) nothingAlive(d *Diagnosis) {
+	host := v.destination()
+	d.Summary = "Nothing at all came back: neither the port nor the host answers, and nobody says why."
+	d.because("silent-echo", "ICMP echo got no answer either")
+	if v.onLink() && v.askAnswered() {
+		d.Cause, d.Fault = HostFirewall, &host
+		d.Summary = "The host is there and answers nothing but address resolution: its own firewall drops everything, as far as can be seen."
+		d.Next = fmt.Sprintf("Look at the firewall of the host %s.", v.target)
+		d.or(HostUnreachable, host, "another machine may answer address resolution for a host that is down (proxy ARP, cloud networks)")
+		d.or(NetworkFirewall, somewhere(), "a filter directly in front of the host looks the same: a security group, a hypervisor, a bridge")
+		return
+	}
+	d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop everything for this host")
+	d.or(HostFirewall, host, "the host's own firewall may drop everything")
+	d.or(HostUnreachable, host, "a host that died less than 10 s ago is silent until its router notices")
+	d.or(ReturnPath, somewhere(), "the answers may be dropped on their way back")
+}
+
+func (v *view) askAnswered() bool {
+	for _, a := range v.o.Asks {
+		if !a.Answered.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// context gives the facts that help to read any diagnosis.
+func (v *view) context() []Evidence {
+	var d Diagnosis
+	if len(v.echoes) > 0 && !v.m.Route.Local {
+		d.because("echo-reply", "ICMP echo was answered in %s", ms(v.echoes[0].RTT))
+	}
+	v.translation(&d)
+	for _, r := range v.subject {
+		if q := r.QuotedDst; r.Kind == rawprobe.ICMPError && q.Addr().IsValid() && q != v.out && q.Addr() != v.target && !r.Loopback {
+			d.because("remote-nat", "the error quotes our SYN on its way to %s: a device on the way translates the destination", q)
+			break
+		}
+	}
+	if v.m.Route.ByPort {
+		d.because("policy-route", "this machine routes by port or protocol: the probe was handed to the next hop that the kernel names for it")
+	}
+	if n := v.o.Ignored.Unprovoked; n > 0 {
+		d.because("ignored", "%s that no probe of ours provoked ignored", plural(n, "packet"))
+	}
+	if n := v.o.Tap.Drops; n > 0 {
+		d.because("tap-drops", "%s lost by this machine's own capture: what is missing may have come", plural(int(n), "packet"))
+	}
+	return d.Evidence
+}
+
+// translation reports what this machine's own rules made of the SYN.
+func (v *view) translation(d *Diagnosis) {
+	for i := range v.o.Sent {
+		s := &v.o.Sent[i]
+		flow, changed := s.Translated()
+		if s.Kind != rawprobe.Subject || !changed {
+			continue
+		}
+		if flow.Dst != s.Flow.Dst {
+			d.because("local-dnat", "this machine's own rules sent the SYN to %s instead", flow.Dst)
+		}
+		if flow.Src != s.Flow.Src {
+			d.because("local-snat", "this machine's own rules sent the SYN from %s instead of %s", flow.Src, s.Flow.Src)
+		}
+		return
+	}
+}
