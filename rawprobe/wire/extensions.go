@@ -108,11 +108,16 @@ const (
 // extensions, by its length field, that do not hold; and ErrMalformed where an
 // object does not. In the latter case the objects before it are returned too.
 func (m ICMP) Extensions() (Extensions, error) {
-	_, b, err := m.split()
-	if b == nil {
-		return Extensions{}, err
+	_, b, announced := m.split()
+	switch {
+	case announced == extNotOne:
+		return Extensions{}, malformed("extensions", "version", 0)
+	case announced == extWrongSum:
+		return Extensions{}, &ParseError{Layer: "extensions", Field: "checksum", Offset: 2, Err: ErrChecksum}
+	case b == nil:
+		return Extensions{}, nil
 	}
-	e := Extensions{Verified: b[2] != 0 || b[3] != 0}
+	e := Extensions{Verified: announced == extVerified}
 	for at, n := extHeaderLen, 0; at < len(b) && n < maxObjects; n++ {
 		if len(b)-at < objHeaderLen {
 			return e, malformed("extensions", "object header", at)
@@ -205,40 +210,52 @@ func parseInterface(ctype uint8, b []byte) (info InterfaceInfo, ok bool) {
 	return info, true
 }
 
+// An extState is what is known of the place where extensions may start.
+type extState uint8
+
+const (
+	extNone      extState = iota // nothing says that there are any
+	extNotOne                    // no extension header of version 2
+	extWrongSum                  // one whose checksum does not fit
+	extUnchecked                 // one without a checksum
+	extVerified                  // one whose checksum fits
+)
+
 // split finds the end of the quoted packet in the body and the extension
-// structure behind it: nil where there is none. The error says that the length
-// field announced one that does not hold; the quote is good nevertheless.
+// structure behind it, and says how well that is founded. Without extensions
+// ext is nil, and the state is extNone, or, where the length field announced
+// some that do not hold, what is wrong with them; the quote is good
+// nevertheless.
 //
 // The length field alone can't be trusted: the byte was unused before RFC 4884
 // and not always 0, and devices count in the wrong unit or pad to another
 // length than they say. So every place has to be confirmed by what is found
 // there, and the less it is where the RFC wants it, the more.
-func (m ICMP) split() (quote, ext []byte, err error) {
+func (m ICMP) split() (quote, ext []byte, state extState) {
 	body := m.Body
-	unit := 0
-	field := 0
+	var unit, field int
 	switch {
 	case !m.V6 && (m.Type == ICMPv4DestinationUnreachable || m.Type == ICMPv4TimeExceeded || m.Type == ICMPv4ParameterProblem):
 		unit, field = 4, int(m.Rest>>16&0xff) // RFC 4884 sections 4.1 to 4.3: byte 5, in 32-bit words
 	case m.V6 && (m.Type == ICMPv6DestinationUnreachable || m.Type == ICMPv6TimeExceeded):
 		unit, field = 8, int(m.Rest>>24) // RFC 4884 sections 4.4 and 4.5: byte 4, in 64-bit words
 	default:
-		return body, nil, nil
+		return body, nil, extNone
 	}
+	announced := extNone
 	stated := field * unit
 	if stated >= len(body) {
 		stated = 0 // no room for anything behind it
 	}
 	if stated > 0 {
-		var verified bool
-		verified, err = checkExtension(body[stated:])
-		if err == nil && (verified || stated >= compatQuoteLen) {
-			return body[:stated], body[stated:], nil
+		announced = extensionAt(body[stated:])
+		if announced == extVerified || announced == extUnchecked && stated >= compatQuoteLen {
+			return body[:stated], body[stated:], announced
 		}
 	}
 	if at := compatQuoteLen; at < len(body) {
-		if _, err := checkExtension(body[at:]); err == nil && wholeObjects(body[at:]) {
-			return body[:at], body[at:], nil
+		if state := extensionAt(body[at:]); state >= extUnchecked && wholeObjects(body[at:]) {
+			return body[:at], body[at:], state
 		}
 	}
 	header := quotedHeaderLen(body)
@@ -253,33 +270,31 @@ func (m ICMP) split() (quote, ext []byte, err error) {
 		if at < header+8 || at >= len(body) {
 			continue
 		}
-		if verified, err := checkExtension(body[at:]); err == nil && verified && wholeObjects(body[at:]) {
-			return body[:at], body[at:], nil
+		if extensionAt(body[at:]) == extVerified && wholeObjects(body[at:]) {
+			return body[:at], body[at:], extVerified
 		}
 	}
-	if stated >= header+8 {
-		return body[:stated], nil, err
+	if announced == extUnchecked {
+		announced = extNone // too short to be meant, and nothing to prove it
 	}
-	return body, nil, err
+	if stated >= header+8 {
+		return body[:stated], nil, announced
+	}
+	return body, nil, announced
 }
 
-// checkExtension reports whether an extension structure of RFC 4884 section 7
-// can start at b[0]; verified where its checksum, which covers everything up
-// to the end of the message, was computed and fits.
-func checkExtension(b []byte) (verified bool, err error) {
-	if len(b) < extHeaderLen {
-		return false, malformed("extensions", "header", 0)
+// extensionAt says whether an extension structure of RFC 4884 section 7 can
+// start at b[0]. It is never extNone.
+func extensionAt(b []byte) extState {
+	switch {
+	case len(b) < extHeaderLen || b[0]>>4 != 2:
+		return extNotOne
+	case b[2] == 0 && b[3] == 0:
+		return extUnchecked // RFC 4884 section 7: zero is "not transmitted"
+	case Checksum(b, 0) != 0: // of all bytes up to the end of the message
+		return extWrongSum
 	}
-	if b[0]>>4 != 2 {
-		return false, malformed("extensions", "version", 0)
-	}
-	if b[2] == 0 && b[3] == 0 {
-		return false, nil // RFC 4884 section 7: zero is "not transmitted"
-	}
-	if Checksum(b, 0) != 0 {
-		return false, &ParseError{Layer: "extensions", Field: "checksum", Offset: 2, Err: ErrChecksum}
-	}
-	return true, nil
+	return extVerified
 }
 
 // wholeObjects reports whether objects, one at least, fill the extension

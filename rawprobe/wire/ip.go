@@ -285,7 +285,6 @@ func (ip IP) VerifyPayload() (valid, checked bool) {
 	if ip.Truncated || ip.MoreFragments || ip.FragmentOffset != 0 {
 		return false, false
 	}
-	var sum uint32
 	switch ip.Proto {
 	case ProtoICMP:
 		if len(b) < 4 {
@@ -303,6 +302,11 @@ func (ip IP) VerifyPayload() (valid, checked bool) {
 		if ip.Version == 4 && b[6] == 0 && b[7] == 0 {
 			return false, false
 		}
+		// Bytes beyond UDP's own length belong to nobody's sum but that of
+		// the options in them (RFC 9868 section 8).
+		if n := int(binary.BigEndian.Uint16(b[4:])); n >= udpHeaderLen && n < len(b) {
+			b = b[:n]
+		}
 	case ProtoICMPv6:
 		if len(b) < 4 {
 			return false, false
@@ -314,6 +318,6 @@ func (ip IP) VerifyPayload() (valid, checked bool) {
 	if ip.FinalDst.IsValid() {
 		dst = ip.FinalDst
 	}
-	sum = PseudoHeaderSum(ip.Src, dst, ip.Proto, len(b))
+	sum := PseudoHeaderSum(ip.Src, dst, ip.Proto, len(b))
 	return Checksum(b, sum) == 0, true
 }

@@ -192,6 +192,10 @@ func TestVerifyPayload(t *testing.T) {
 		{"icmp, wrong", `4500001c 00000000 4001 0000 0a000001 0a000002  0800 f7fd 0001 0002`, false, true},
 		// Pseudo header 0a00+0001+0a00+0002+0011+0008 = 141c, UDP 0001+0002+0008: 1427.
 		{"udp", `4500001c 00000000 4011 0000 0a000001 0a000002  0001 0002 0008 ebd8`, true, true},
+		{"udp with surplus bytes", `4500001e 00000000 4011 0000 0a000001 0a000002  0001 0002 0008 ebd8 ffaa`, true, true},
+		{"icmpv6 of 3 bytes", `60000000 0003 3a ff` + src6 + dst6 + `800000`, false, false},
+		{"icmp of 3 bytes", `45000017 00000000 4001 0000 0a000001 0a000002  080000`, false, false},
+		{"udp of 4 bytes", `45000018 00000000 4011 0000 0a000001 0a000002  00010002`, false, false},
 		{"udp without", `4500001c 00000000 4011 0000 0a000001 0a000002  0001 0002 0008 0000`, false, false},
 		// 5b72 + 0001 + 0002 + 0011 + 0008 twice + 0001 + 0002
 		{"udp over segment routing goes by the last segment", `60000000 0020 2b 40` + src6 + `ff` + dst6[2:] + `
