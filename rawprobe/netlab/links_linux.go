@@ -202,7 +202,7 @@ func (s *space) forwarding(name string) (ok bool, err error) {
 			if ifname != name+"\x00" {
 				continue
 			}
-			port, err := nl.ParseRouteAttrAsMap(attrs[unix.IFLA_PROTINFO].Value)
+			port, err := nl.ParseRouteAttrAsMap(attrs[unix.IFLA_PROTINFO|unix.NLA_F_NESTED].Value)
 			if err != nil {
 				return err
 			}
