@@ -1,0 +1,276 @@
+package main_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"synprobe/rawprobe/netlab"
+)
+
+// binary is the program under test, built once as a release is.
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "synprobe-lab")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		// Others must be able to run it, for the test without privilege.
+		if err := os.Chmod(dir, 0o755); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		binary = filepath.Join(dir, "synprobe")
+		build := exec.Command("go", "build", "-o", binary, ".")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// result is the JSON of one target; see README.md.
+type result struct {
+	Schema string
+	Target struct {
+		Name, Address string
+		Port          int
+	}
+	Source struct {
+		Address, Interface, Gateway string
+	}
+	Verdict, Cause, Certainty, Summary string
+	Fault                              *fault
+	Alternatives                       []struct {
+		Cause string
+		Fault *fault
+		Why   string
+	}
+	RTT      *float64 `json:"rtt_ms"`
+	Tries    int
+	Answered int
+	Evidence []struct{ Rule, Text string }
+	Error    *struct{ Kind, Message string }
+}
+
+type fault struct {
+	Where string
+	Hops  []struct {
+		TTL     *int
+		Address string
+	}
+}
+
+// exits are the exit codes of design and README.
+var exits = map[string]int{"open": 0, "reject": 1, "drop": 3, "host-down": 4, "network-down": 5, "partial": 6}
+
+// both are the families that a case runs in unless it says otherwise.
+var both = []netlab.Family{netlab.IPv4, netlab.IPv6}
+
+// A labCase is one network, one question and the answer that is right.
+type labCase struct {
+	name string
+	net  netlab.Topology
+	only []netlab.Family // nil: both
+	// setup changes the running network before the probe starts.
+	setup func(*testing.T, *netlab.Lab, netlab.Family)
+	// target is a node's name or an address; the default is "server". It is
+	// asked for port, by default 80.
+	target func(*netlab.Lab, netlab.Family) string
+	port   int
+	args   func(*netlab.Lab, netlab.Family) []string
+
+	verdict, cause, certainty, where string
+	// hops are the nodes that the fault must name, in order, by the address
+	// that faces the client. Nil leaves them unchecked.
+	hops []string
+	// evidence are rules that must be among the evidence.
+	evidence []string
+	// alternatives are causes that must be among the alternatives.
+	alternatives []string
+	// within bounds the whole command. The default is what is promised for a
+	// host that never answers.
+	within time.Duration
+}
+
+const neverAnswers = 4500 * time.Millisecond
+
+// slack is what a machine that runs many labs at once may add to a bound.
+const slack = 700 * time.Millisecond
+
+func tcp80(h netlab.Hook, a netlab.Action) netlab.Rule {
+	return netlab.Rule{Hook: h, Proto: netlab.TCP, DstPort: 80, Action: a}
+}
+
+func node(name string) func(*netlab.Lab, netlab.Family) string {
+	return func(l *netlab.Lab, f netlab.Family) string { return l.Addr(name, f).String() }
+}
+
+func literal(v4, v6 string) func(*netlab.Lab, netlab.Family) string {
+	return func(_ *netlab.Lab, f netlab.Family) string {
+		if f == netlab.IPv4 {
+			return v4
+		}
+		return v6
+	}
+}
+
+func args(a ...string) func(*netlab.Lab, netlab.Family) []string {
+	return func(*netlab.Lab, netlab.Family) []string { return a }
+}
+
+func die(names ...string) func(*testing.T, *netlab.Lab, netlab.Family) {
+	return func(_ *testing.T, l *netlab.Lab, _ netlab.Family) {
+		for _, n := range names {
+			l.Node(n).Die()
+		}
+	}
+}
+
+// justDied lets a node die of which its neighbour still believes that it is
+// there.
+func justDied(believer, dead string) func(*testing.T, *netlab.Lab, netlab.Family) {
+	return func(_ *testing.T, l *netlab.Lab, f netlab.Family) {
+		l.Node(believer).WarmNeighbor(l.Addr(dead, f))
+		l.Node(dead).Die()
+	}
+}
+
+func linkDown(node, iface string) func(*testing.T, *netlab.Lab, netlab.Family) {
+	return func(_ *testing.T, l *netlab.Lab, _ netlab.Family) { l.Node(node).LinkDown(iface) }
+}
+
+func TestLab(t *testing.T) {
+	netlab.Require(t)
+	for _, c := range labCases() {
+		for _, f := range both {
+			if c.only != nil && !slices.Contains(c.only, f) {
+				continue
+			}
+			t.Run(c.name+"/"+f.String(), func(t *testing.T) {
+				t.Parallel()
+				c.run(t, f)
+			})
+		}
+	}
+}
+
+func (c labCase) run(t *testing.T, f netlab.Family) {
+	lab := netlab.Start(t, c.net)
+	if c.setup != nil {
+		c.setup(t, lab, f)
+	}
+	target, port := lab.Addr, c.port
+	address := ""
+	if c.target != nil {
+		address = c.target(lab, f)
+	} else {
+		address = target("server", f).String()
+	}
+	if port == 0 {
+		port = 80
+	}
+	argv := []string{"--json", "-n"}
+	if c.args != nil {
+		argv = append(argv, c.args(lab, f)...)
+	}
+	argv = append(argv, address, fmt.Sprint(port))
+	got, out := probe(t, lab.Node("client"), argv...)
+
+	c.check(t, lab, f, got)
+	if want := exits[c.verdict]; out.Exit != want {
+		t.Errorf("exit %d, want %d", out.Exit, want)
+	}
+	within := c.within
+	if within == 0 {
+		within = neverAnswers
+	}
+	if out.Elapsed > within+slack {
+		t.Errorf("took %v, promised %v", out.Elapsed, within)
+	}
+	if t.Failed() {
+		t.Logf("%s %s\n%s%s", binary, strings.Join(argv, " "), out.Stdout, out.Stderr)
+	}
+}
+
+func (c labCase) check(t *testing.T, lab *netlab.Lab, f netlab.Family, got result) {
+	t.Helper()
+	if got.Verdict != c.verdict || got.Cause != c.cause || got.Certainty != c.certainty {
+		t.Errorf("%s %s %s, want %s %s %s", got.Verdict, got.Cause, got.Certainty, c.verdict, c.cause, c.certainty)
+	}
+	where := ""
+	if got.Fault != nil {
+		where = got.Fault.Where
+	}
+	if where != c.where {
+		t.Errorf("fault is %q, want %q", where, c.where)
+	}
+	if c.hops != nil && got.Fault != nil {
+		var want, have []string
+		for _, n := range c.hops {
+			want = append(want, lab.Addr(n, f).String())
+		}
+		for _, h := range got.Fault.Hops {
+			have = append(have, h.Address)
+		}
+		if !slices.Equal(have, want) {
+			t.Errorf("fault names %v, want %v", have, want)
+		}
+	}
+	for _, rule := range c.evidence {
+		if !slices.ContainsFunc(got.Evidence, func(e struct{ Rule, Text string }) bool { return e.Rule == rule }) {
+			t.Errorf("no evidence %q", rule)
+		}
+	}
+	for _, cause := range c.alternatives {
+		found := false
+		for _, a := range got.Alternatives {
+			found = found || a.Cause == cause
+		}
+		if !found {
+			t.Errorf("no alternative %q", cause)
+		}
+	}
+	if (got.Certainty == "certain") != (len(got.Alternatives) == 0) {
+		t.Errorf("%s with %d alternatives", got.Certainty, len(got.Alternatives))
+	}
+}
+
+// probe runs the program in a node and reads its one line of JSON.
+func probe(t *testing.T, m *netlab.Machine, argv ...string) (result, netlab.Result) {
+	t.Helper()
+	// The bound is far beyond any promise: it ends a hang.
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	out, err := m.Run(m.Command(ctx, binary, argv...))
+	if err != nil {
+		t.Fatalf("run: %v", err)
+	}
+	var got result
+	if err := json.Unmarshal([]byte(out.Stdout), &got); err != nil {
+		t.Fatalf("output is no JSON: %v\nexit %d\n%s%s", err, out.Exit, out.Stdout, out.Stderr)
+	}
+	if got.Error != nil {
+		t.Fatalf("exit %d, error %s: %s", out.Exit, got.Error.Kind, got.Error.Message)
+	}
+	if out.Stderr != "" {
+		t.Errorf("stderr: %s", out.Stderr)
+	}
+	return got, out
+}
+
+func mustAddr(s string) netip.Addr { return netip.MustParseAddr(s) }
