@@ -35,6 +35,8 @@ func TestARP(t *testing.T) {
 	}{
 		{"nothing", ``, wire.ErrTruncated},
 		{"cut", reply[:len(reply)-2], wire.ErrTruncated},
+		{"type cut", `0001 0800 06 04 00`, wire.ErrTruncated},
+		{"of another type, and no more than that", `0006 0800 06 04 0002`, wire.ErrMalformed},
 		{"token ring", `0006 0800 06 04 0002  020000000001 0a000001  020000000002 0a000002`, wire.ErrMalformed},
 		{"hardware addresses of 8 bytes", `0001 0800 08 04 0002  020000000001 0a000001  020000000002 0a000002`, wire.ErrMalformed},
 		{"protocol addresses of 16 bytes", `0001 0800 06 10 0002  020000000001 0a000001  020000000002 0a000002`, wire.ErrMalformed},
@@ -82,6 +84,7 @@ func TestParseNeighbor(t *testing.T) {
 		{name: "multicast target", packet: `88 00 0000 00000000 ff020000 00000000 00000000 00000001`, err: wire.ErrMalformed},
 		{name: "option of length 0", packet: `88 00 0000 00000000` + target + `02 00 020000000002`, err: wire.ErrMalformed},
 		{name: "option over the end", packet: `88 00 0000 00000000` + target + `02 02 020000000002`, err: wire.ErrMalformed},
+		{name: "option one byte over the end", packet: `88 00 0000 00000000` + target + `0e 02 0102030405060708090a0b0c0d`, err: wire.ErrMalformed},
 		{name: "half an option", packet: `88 00 0000 00000000` + target + `02`, err: wire.ErrMalformed},
 		{name: "echo", packet: `80 00 0000 00000000` + target, err: wire.ErrMalformed},
 	} {
