@@ -1,0 +1,197 @@
+// Package cli is the command line of synprobe: flags, names, exit codes and
+// the loop over the targets. All that it needs of the machine is in an Env, so
+// that its tests need no network; live.go has the real one.
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"synprobe/cmd/synprobe/internal/report"
+	"synprobe/rawprobe"
+	"synprobe/traceroute/diagnose"
+)
+
+// Options is what a Prober is asked to do. The zero value leaves everything to
+// the kernel and the engine.
+type Options struct {
+	Interface  string        // name of the interface to send on; empty: as routed
+	Source     netip.Addr    // the zero Addr: as routed
+	SourcePort uint16        // 0: a free one
+	Tries      int           // SYNs to send before silence counts; 0: as many as the proof needs
+	Timeout    time.Duration // 0: as long as the proof takes
+}
+
+// Prober observes one target. Where ctx ends before it has settled it returns
+// what it has seen, marked as interrupted.
+type Prober func(ctx context.Context, target netip.AddrPort, opt Options) (*rawprobe.Observations, error)
+
+// Interface names a network interface of this machine.
+type Interface struct {
+	Index int
+	Name  string
+}
+
+// Env is what the command line needs of the world. No field may be nil but
+// PrivilegeHint.
+type Env struct {
+	Stdout, Stderr io.Writer
+	Terminal       bool // Stdout is a terminal
+	Getenv         func(name string) string
+	// Executable is the absolute path of this binary, with no link in it.
+	Executable func() (string, error)
+
+	// Lookup gives a name's addresses in the order to try them; its errors are
+	// *net.DNSError or those of the context.
+	Lookup func(ctx context.Context, name string) ([]netip.Addr, error)
+	// Reverse gives the names of an address.
+	Reverse func(ctx context.Context, a netip.Addr) ([]string, error)
+	// Service gives the TCP port of a service's name.
+	Service func(ctx context.Context, name string) (port int, err error)
+
+	Interfaces func() ([]Interface, error)
+	// Owns reports whether a is an address of this machine.
+	Owns func(a netip.Addr) bool
+	// Usable reports whether this machine has a route and a source address for
+	// a. It sends nothing.
+	Usable func(a netip.Addr, opt Options) bool
+
+	Probe   Prober
+	Explain func(*rawprobe.Observations) diagnose.Diagnosis
+	// PrivilegeHint says why a capability that the binary's file has takes no
+	// effect, or nothing.
+	PrivilegeHint func() string
+}
+
+// Main runs synprobe for the arguments in argv, whose first is the program's
+// own name, and returns the exit code.
+func Main(argv []string) int {
+	// A reader that goes away (synprobe … | head -1) shows as EPIPE, which ends
+	// the run quietly and in order, where the signal would kill it.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The first Ctrl-C ends the run with what is known. If that should hang,
+	// the second one kills.
+	context.AfterFunc(ctx, stop)
+	return Run(ctx, live(), argv)
+}
+
+// Run is Main in a given environment. It ends when ctx does.
+func Run(ctx context.Context, env Env, argv []string) (code int) {
+	r := &run{env: env, program: "synprobe"}
+	if len(argv) > 0 {
+		r.program, r.args = argv[0], argv[1:]
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			code = r.fail(nil, bug(p))
+		}
+		code = r.finish(code)
+	}()
+	return r.main(ctx)
+}
+
+// run is one run of the program.
+type run struct {
+	env     Env
+	program string // as it was called
+	args    []string
+
+	flags   *flags
+	style   report.Style
+	names   *resolver
+	refused bool  // the hint about privilege was printed
+	lost    error // why standard output takes no more; nil while it does
+}
+
+func (r *run) main(ctx context.Context) int {
+	if len(r.args) == 0 {
+		_, _ = io.WriteString(r.env.Stderr, usage)
+		return exitUsage
+	}
+	var err error
+	r.flags, err = parseFlags(r.args)
+	if err != nil {
+		// The flag that asks for JSON may stand behind the one that is wrong.
+		r.flags.json = r.flags.json || asksJSON(r.args)
+		return r.fail(nil, err)
+	}
+	switch {
+	case r.flags.help:
+		r.write([]byte(help))
+		return exitOK
+	case r.flags.version:
+		r.write([]byte(version() + "\n"))
+		return exitOK
+	}
+	targets, err := r.plan(ctx)
+	if err != nil {
+		return r.fail(nil, err)
+	}
+	r.style = r.flags.style(r.env)
+	r.names = &resolver{env: &r.env}
+	return r.probeAll(ctx, targets)
+}
+
+// write writes a piece of the product, unless one was lost already.
+func (r *run) write(b []byte) {
+	if r.lost == nil && len(b) > 0 {
+		_, r.lost = r.env.Stdout.Write(b)
+	}
+}
+
+// finish returns the exit code once all is written. A closed pipe is the
+// reader's decision and no error: code stands.
+func (r *run) finish(code int) int {
+	if r.lost == nil || errors.Is(r.lost, syscall.EPIPE) {
+		return code
+	}
+	r.complain(&failure{kind: report.IOError, what: "write to standard output", why: cause(r.lost)})
+	return max(code, exitIO)
+}
+
+// fail reports an error and returns its exit code. The target is nil where the
+// error is about none.
+func (r *run) fail(t *target, err error) int {
+	f := asFailure(err)
+	if r.flags != nil && r.flags.json {
+		out := report.Failure{Kind: f.kind, Message: f.message()}
+		if t == nil {
+			t = f.target
+		}
+		if t != nil {
+			out.Name, out.Port = t.host, t.port
+			if t.addr.IsValid() {
+				out.Address = t.addr
+			}
+		}
+		var b bytes.Buffer
+		_ = out.ToJSON(&b) // of strings and a number: nothing there can fail
+		r.write(b.Bytes())
+	}
+	r.complain(f)
+	return exitCodes[f.kind]
+}
+
+// complain prints an error for a person. There is nobody to tell if that
+// fails.
+func (r *run) complain(f *failure) {
+	var b bytes.Buffer
+	f.print(&b)
+	if f.kind == report.NotPermitted {
+		// What helps is the same for every target.
+		if !r.refused {
+			r.privilegeHints(&b)
+		}
+		r.refused = true
+	}
+	_, _ = r.env.Stderr.Write(b.Bytes())
+}

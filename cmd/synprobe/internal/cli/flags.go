@@ -1,0 +1,298 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"synprobe/cmd/synprobe/internal/report"
+)
+
+const usage = `Usage:
+  synprobe [flags] HOST PORT
+  synprobe [flags] HOST:PORT...
+
+Try synprobe --help.
+`
+
+const help = `synprobe says what happens to a TCP connection attempt, and who does it.
+
+Usage:
+  synprobe [flags] HOST PORT       as telnet
+  synprobe [flags] HOST:PORT...    several targets
+
+  HOST is a name, an IPv4 address or an IPv6 address; PORT a number or the name
+  of a service. With :PORT an IPv6 address stands in brackets.
+
+    synprobe db.example.com 5432
+    synprobe db.example.com:5432 10.0.4.2:https '[2001:db8::1]:22'
+    synprobe fe80::1%eth0 22
+
+Which way:
+  -4, --ipv4               IPv4 only
+  -6, --ipv6               IPv6 only
+  -i, --interface NAME     send on this interface
+  -s, --source ADDRESS     send from this address of this machine
+      --source-port PORT   send from this port; several targets then take turns
+
+How hard:
+  -t, --timeout DURATION   end after this long, as 2s or 500ms
+                           (default: as long as the proof takes, 4.5s at most,
+                           and the round trips)
+      --tries N            SYNs to send before silence counts, 1 to 100
+                           (default: as many as the proof needs, 3 or more)
+
+What to print:
+  -j, --json               one JSON object for each target, on one line
+  -n, --no-names           no names for addresses and ports
+  -v, --verbose            every packet, and what this machine knows (text only)
+  -q, --quiet              one line for each target: verdict, cause, target
+                           (text only)
+      --color WHEN         auto, always or never (default: auto, which heeds
+                           NO_COLOR)
+      --version            print the version
+  -h, --help               print this
+
+Exit codes:
+  0  open            64  usage                      75  name servers silent
+  1  reject          68  the name does not exist    77  not permitted
+  3  drop            70  a bug in synprobe         130  interrupted before a
+  4  host-down       74  this machine could not         verdict
+  5  network-down        send, watch or write
+  6  partial
+  Of several targets the highest counts.
+
+Probing needs root, or once: sudo setcap cap_net_raw+ep /path/to/synprobe
+`
+
+// flags are the command line's flags, checked, and its arguments.
+type flags struct {
+	v4, v6        bool
+	json          bool
+	noNames       bool
+	verbose       bool
+	quiet         bool
+	version, help bool
+	color         string // auto, always or never
+	opt           Options
+	args          []string
+}
+
+// wantsFamily reports whether -4, -6 and -s leave a's family.
+func (f *flags) wantsFamily(a netip.Addr) bool {
+	switch {
+	case f.v4 && !a.Is4(), f.v6 && !a.Is6():
+		return false
+	case f.opt.Source.IsValid():
+		return f.opt.Source.Is4() == a.Is4()
+	}
+	return true
+}
+
+// familyFlag is the flag that chose the family: -4, -6 or --source.
+func (f *flags) familyFlag() string {
+	switch {
+	case f.v4:
+		return "-4"
+	case f.v6:
+		return "-6"
+	}
+	return "--source " + f.opt.Source.String()
+}
+
+func family(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+const seeHelp = "synprobe --help lists the flags"
+
+// parseFlags reads the command line as far as that needs nothing of the
+// machine. The flags that it read before an error are returned with it.
+func parseFlags(args []string) (*flags, error) {
+	f := &flags{}
+	var source, sourcePort, timeout, tries string
+	set := pflag.NewFlagSet("synprobe", pflag.ContinueOnError)
+	set.BoolVarP(&f.v4, "ipv4", "4", false, "")
+	set.BoolVarP(&f.v6, "ipv6", "6", false, "")
+	set.BoolVarP(&f.json, "json", "j", false, "")
+	set.StringVarP(&f.opt.Interface, "interface", "i", "", "")
+	set.StringVarP(&source, "source", "s", "", "")
+	set.StringVar(&sourcePort, "source-port", "", "")
+	set.StringVarP(&timeout, "timeout", "t", "", "")
+	set.StringVar(&tries, "tries", "", "")
+	set.BoolVarP(&f.noNames, "no-names", "n", false, "")
+	set.BoolVarP(&f.verbose, "verbose", "v", false, "")
+	set.BoolVarP(&f.quiet, "quiet", "q", false, "")
+	set.StringVar(&f.color, "color", "auto", "")
+	set.BoolVar(&f.version, "version", false, "")
+	set.BoolVarP(&f.help, "help", "h", false, "")
+	set.Usage = func() {}
+	if err := set.Parse(args); err != nil {
+		return f, flagError(err)
+	}
+	f.args = set.Args()
+	if f.help || f.version {
+		return f, nil
+	}
+
+	switch {
+	case f.v4 && f.v6:
+		return f, misuse("-4 and -6", "they exclude each other", "leave both out to take what the name has")
+	case f.quiet && f.verbose:
+		return f, misuse("-q and -v", "they exclude each other", "")
+	}
+	switch f.color {
+	case "auto", "always", "never":
+	default:
+		return f, misuse("--color "+report.Escape(f.color), "not one of auto, always and never", "")
+	}
+	if set.Changed("interface") && f.opt.Interface == "" {
+		return f, misuse(`--interface ""`, "empty", "")
+	}
+	if set.Changed("source") {
+		a, err := netip.ParseAddr(source)
+		if err != nil {
+			return f, misuse("--source "+report.Escape(source), "not an IP address", "")
+		}
+		f.opt.Source = a.Unmap()
+		if f.v4 && f.opt.Source.Is6() || f.v6 && f.opt.Source.Is4() {
+			return f, misuse("--source "+report.Escape(source), "an "+family(f.opt.Source)+" address, with "+f.familyFlag(), "")
+		}
+	}
+	if set.Changed("source-port") {
+		n, err := strconv.ParseUint(sourcePort, 10, 16)
+		if err != nil || n == 0 {
+			return f, misuse("--source-port "+report.Escape(sourcePort), "not a number from 1 to 65535", "")
+		}
+		f.opt.SourcePort = uint16(n)
+	}
+	if set.Changed("timeout") {
+		d, err := time.ParseDuration(timeout)
+		hint := "as in -t 2s or -t 500ms"
+		switch {
+		case err != nil:
+			return f, misuse("--timeout "+report.Escape(timeout), "not a duration with a unit", hint)
+		case d <= 0:
+			return f, misuse("--timeout "+report.Escape(timeout), "not above zero", hint)
+		}
+		f.opt.Timeout = d
+	}
+	if set.Changed("tries") {
+		n, err := strconv.Atoi(tries)
+		// More than that at one port is an attack, or a typing error.
+		if err != nil || n < 1 || n > 100 {
+			return f, misuse("--tries "+report.Escape(tries), "not a number from 1 to 100", "")
+		}
+		f.opt.Tries = n
+	}
+	return f, nil
+}
+
+// flagError says an error of pflag as all other errors are said.
+func flagError(err error) *failure {
+	var unknown *pflag.NotExistError
+	var missing *pflag.ValueRequiredError
+	var invalid *pflag.InvalidValueError
+	var syntax *pflag.InvalidSyntaxError
+	switch {
+	case errors.As(err, &unknown):
+		group := unknown.GetSpecifiedShortnames()
+		switch {
+		case group == "":
+			return misuse("unknown flag "+report.Escape("--"+unknown.GetSpecifiedName()), "", seeHelp)
+		case strings.Trim(group, "0123456789") == "":
+			// synprobe host -1: a port, as the user sees it.
+			return badPort("-"+group, "")
+		case len(group) == 1:
+			return misuse("unknown flag "+report.Escape("-"+group), "", seeHelp)
+		default:
+			// The name may be one byte of a longer character: the group is
+			// the whole of what was typed.
+			return misuse("unknown flag in "+report.Escape("-"+group), "", seeHelp)
+		}
+	case errors.As(err, &missing):
+		return misuse("--"+missing.GetFlag().Name, "it needs a value", seeHelp)
+	case errors.As(err, &invalid):
+		return misuse("--"+invalid.GetFlag().Name+" "+report.Escape(invalid.GetValue()), "it takes no value", seeHelp)
+	case errors.As(err, &syntax):
+		return misuse("unknown flag "+report.Escape(syntax.GetSpecifiedFlag()), "", seeHelp)
+	}
+	return misuse(err.Error(), "", seeHelp)
+}
+
+// asksJSON reports whether args ask for JSON, where they could not be parsed.
+func asksJSON(args []string) bool {
+	for _, a := range args {
+		switch a {
+		case "--":
+			return false
+		case "-j", "--json":
+			return true
+		}
+	}
+	return false
+}
+
+// style is how text is to look on this terminal.
+func (f *flags) style(env Env) report.Style {
+	s := report.Style{Verbose: f.verbose, NoNames: f.noNames, ASCII: !utf8Locale(env.Getenv)}
+	switch f.color {
+	case "always":
+		s.Colour = true
+	case "auto":
+		// https://no-color.org: any value but the empty one.
+		s.Colour = env.Terminal && env.Getenv("NO_COLOR") == "" && env.Getenv("TERM") != "dumb"
+	}
+	// Shells seldom export COLUMNS; where one does, it is meant. Below 40
+	// columns wrapped text is harder to read than what a terminal wraps.
+	if n, err := strconv.Atoi(env.Getenv("COLUMNS")); err == nil && env.Terminal {
+		s.Width = min(max(n, 40), 120)
+	}
+	return s
+}
+
+// utf8Locale follows the order of POSIX (Base Definitions, section 8.2).
+func utf8Locale(getenv func(string) string) bool {
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if v := getenv(name); v != "" {
+			v = strings.ToLower(v)
+			return strings.Contains(v, "utf-8") || strings.Contains(v, "utf8")
+		}
+	}
+	return false
+}
+
+// version is the build's own account of itself.
+func version() string {
+	v, rev, dirty := "unknown", "", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if info.Main.Version != "" {
+			v = info.Main.Version
+		}
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				rev = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				dirty = ", modified"
+			}
+		}
+	}
+	if len(rev) > 12 {
+		rev = rev[:12]
+	}
+	if rev != "" {
+		v += " (" + rev + dirty + ")"
+	}
+	return fmt.Sprintf("synprobe %s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}

@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+)
+
+// live is this machine.
+func live() Env {
+	// Go's own resolver: the same answers on every system, and no thread that
+	// a cancelled lookup leaves behind.
+	resolver := &net.Resolver{PreferGo: true}
+	return Env{
+		Stdout:   os.Stdout,
+		Stderr:   os.Stderr,
+		Terminal: isTerminal(os.Stdout),
+		Getenv:   os.Getenv,
+		Executable: func() (string, error) {
+			path, err := os.Executable()
+			if err != nil {
+				return "", err
+			}
+			return filepath.EvalSymlinks(path)
+		},
+		Lookup: func(ctx context.Context, name string) ([]netip.Addr, error) {
+			return resolver.LookupNetIP(ctx, "ip", name)
+		},
+		Reverse: func(ctx context.Context, a netip.Addr) ([]string, error) {
+			return resolver.LookupAddr(ctx, a.String())
+		},
+		Service: func(ctx context.Context, name string) (int, error) {
+			return resolver.LookupPort(ctx, "tcp", name)
+		},
+		Interfaces:    interfaces,
+		Owns:          owns,
+		Usable:        usable,
+		Probe:         probe,
+		Explain:       explain,
+		PrivilegeHint: privilegeHint,
+	}
+}
+
+// isTerminal takes every character device for a terminal but the null device,
+// which needs no colour.
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
+}
+
+func interfaces() ([]Interface, error) {
+	all, err := net.Interfaces()
+	var named []Interface
+	for _, i := range all {
+		named = append(named, Interface{Index: i.Index, Name: i.Name})
+	}
+	return named, err
+}
+
+// owns looks a up among the interfaces' addresses. Those lack what local
+// routes add, for which the kernel decides by binding a UDP socket to a, which
+// sends nothing.
+func owns(a netip.Addr) bool {
+	if a.IsUnspecified() || a.IsMulticast() {
+		return false
+	}
+	if addrs, err := net.InterfaceAddrs(); err == nil {
+		for _, own := range addrs {
+			if p, err := netip.ParsePrefix(own.String()); err == nil && p.Addr() == a.WithZone("") {
+				return true
+			}
+		}
+	}
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
+// usable connects a UDP socket, which looks up the route and the source
+// address and sends nothing.
+func usable(a netip.Addr, opt Options) bool {
+	if opt.Interface != "" && !hasFamily(opt.Interface, a) {
+		return false
+	}
+	d := net.Dialer{}
+	if opt.Source.IsValid() {
+		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(opt.Source, 0))
+	}
+	// Port 9 is discard (RFC 863); any would do.
+	c, err := d.Dial("udp", netip.AddrPortFrom(a, 9).String())
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
+// hasFamily reports whether an interface has an address that packets to a
+// could come from.
+func hasFamily(name string, a netip.Addr) bool {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return false
+	}
+	addrs, err := i.Addrs()
+	if err != nil {
+		return true // not known to lack it
+	}
+	for _, own := range addrs {
+		p, err := netip.ParsePrefix(own.String())
+		if err == nil && p.Addr().Is4() == a.Is4() && (a.Is4() || p.Addr().IsLinkLocalUnicast() == a.IsLinkLocalUnicast()) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"synprobe/cmd/synprobe/internal/report"
+)
+
+// together is how many targets are probed at once: enough that a dozen silent
+// ones take no longer than one, and few packets in flight from one machine.
+const together = 16
+
+// outcome is what became of one target.
+type outcome struct {
+	target *target
+	result *report.Result // nil where there is an error
+	err    error
+}
+
+// probeAll probes the targets side by side and prints each in the order of the
+// arguments, as soon as those before it are printed.
+func (r *run) probeAll(ctx context.Context, targets []*target) int {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	atOnce := together
+	if r.flags.opt.SourcePort != 0 {
+		atOnce = 1 // one port is held by one run at a time
+	}
+	slots := make(chan struct{}, atOnce)
+	outcomes := make([]chan outcome, len(targets))
+	for i := range outcomes {
+		outcomes[i] = make(chan outcome, 1)
+	}
+	go func() {
+		for i, t := range targets {
+			slots <- struct{}{}
+			go func() {
+				defer func() { <-slots }()
+				outcomes[i] <- r.probe(ctx, t)
+			}()
+		}
+	}()
+
+	code, skipped := exitOK, 0
+	for i, c := range outcomes {
+		o := <-c // each target has an outcome, an interrupted one too
+		switch {
+		case r.lost != nil:
+			// Nobody reads: only wait until all has been given back.
+		case o.err == nil:
+			code = max(code, r.show(o.result, i == 0))
+		case o.skipped() && !r.flags.json && len(targets) > 1:
+			code = max(code, exitInterrupted)
+			skipped++
+		default:
+			code = max(code, r.fail(o.target, o.err))
+		}
+		if r.lost != nil {
+			cancel()
+		}
+	}
+	if skipped > 0 {
+		_, _ = fmt.Fprintf(r.env.Stderr, "synprobe: interrupted: %d of %d targets were not probed\n", skipped, len(targets))
+	}
+	return code
+}
+
+// skipped reports whether the run ended before anything was known of the
+// target.
+func (o outcome) skipped() bool { return asFailure(o.err).kind == report.Interrupted }
+
+// probe does all for one target but to print it.
+func (r *run) probe(ctx context.Context, t *target) (o outcome) {
+	o.target = t
+	defer func() {
+		if p := recover(); p != nil {
+			o.result, o.err = nil, bug(p)
+		}
+	}()
+	if ctx.Err() != nil {
+		o.err = ctx.Err()
+		return o
+	}
+	addr, all, err := r.choose(ctx, t)
+	if err != nil {
+		o.err = err
+		return o
+	}
+	resolved := *t
+	resolved.addr = addr
+	o.target = &resolved
+	seen, err := r.env.Probe(ctx, netip.AddrPortFrom(addr, t.port), r.flags.opt)
+	// A run that was stopped may say so twice: what it saw counts.
+	if seen == nil || err != nil && !seen.Interrupted {
+		if err == nil {
+			err = fmt.Errorf("nothing was observed")
+		}
+		o.err = err
+		return o
+	}
+	o.result = report.New(t.host, all, seen, r.env.Explain(seen))
+	if !r.flags.noNames && !r.flags.json && !r.flags.quiet {
+		o.result.Names = r.reverse(ctx, o.result.Devices())
+	}
+	return o
+}
+
+// show prints one result in one write and returns its exit code.
+func (r *run) show(result *report.Result, first bool) int {
+	var b bytes.Buffer
+	var err error
+	switch {
+	case r.flags.json:
+		err = result.ToJSON(&b)
+	case r.flags.quiet:
+		err = result.ToLine(&b)
+	default:
+		if !first {
+			b.WriteByte('\n')
+		}
+		err = result.ToText(&b, r.style)
+	}
+	code, known := verdictCodes[result.Verdict()]
+	switch {
+	case err != nil:
+		return r.fail(nil, bug(err))
+	case !known && !result.Interrupted():
+		// Nothing is worse than an exit code 0 that means nothing.
+		return r.fail(nil, bug(fmt.Sprintf("no verdict %q", result.Verdict())))
+	}
+	r.write(b.Bytes())
+	if !result.Interrupted() {
+		return code
+	}
+	if r.flags.json || r.flags.quiet {
+		_, _ = io.WriteString(r.env.Stderr, "synprobe: interrupted: there was no verdict yet\n")
+	}
+	return exitInterrupted
+}
