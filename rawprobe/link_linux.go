@@ -274,7 +274,7 @@ func (l *link) readTap() error {
 	var p pcap.Packet
 	for {
 		if err := l.tap.Read(&p); err != nil {
-			if errors.Is(err, os.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) {
 				return nil
 			}
 			return err

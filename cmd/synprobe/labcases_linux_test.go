@@ -1,4 +1,4 @@
-package main_test
+package main
 
 import (
 	"fmt"
@@ -150,7 +150,7 @@ func ownMachine() []labCase {
 		{name: "link down", net: one, setup: linkDown("client", "eth0"),
 			verdict: "network-down", cause: "link-down", certainty: "likely", where: "local", within: quick},
 		{name: "link down, another route takes over", only: []netlab.Family{netlab.IPv4},
-			net: one.WithLink(3, func(l *netlab.Link) { *l = netlab.Join("client", "peer") }).WithNode(netlab.Node{Name: "peer"}),
+			net:    one.WithLink(3, func(l *netlab.Link) { *l = netlab.Join("client", "peer") }).WithNode(netlab.Node{Name: "peer"}),
 			target: node("peer"), setup: func(t *testing.T, l *netlab.Lab, _ netlab.Family) {
 				l.Node("client").AddRoute(netlab.Route{To: "default", Next: []string{"r1"}})
 				l.Node("client").LinkDown("eth1")

@@ -13,9 +13,24 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(cleanly{m}, map[string]func(){
 		"synprobe": func() { os.Exit(cli.Main(os.Args)) },
 	})
+}
+
+// binaryDir is where a test has built the program, "" where none has.
+var binaryDir string
+
+// cleanly removes what the tests have built.
+type cleanly struct{ m *testing.M }
+
+func (c cleanly) Run() int {
+	defer func() {
+		if binaryDir != "" {
+			os.RemoveAll(binaryDir)
+		}
+	}()
+	return c.m.Run()
 }
 
 // TestScripts runs the whole program on command lines for which it must send

@@ -6,15 +6,16 @@ import (
 	"net/netip"
 
 	"synprobe/rawprobe"
-	"synprobe/traceroute/diagnose"
 )
 
-// probe has no engine to call on this branch: as on a system that can't be
-// probed from, it says so.
-func probe(context.Context, netip.AddrPort, Options) (*rawprobe.Observations, error) {
-	return nil, errors.ErrUnsupported
+// probe observes one target through this machine's own network.
+func probe(ctx context.Context, target netip.AddrPort, opt Options) (*rawprobe.Observations, error) {
+	link, err := rawprobe.OpenLink(rawprobe.LinkConfig{Interface: opt.Interface, IPv6: target.Addr().Is6()})
+	if err != nil {
+		return nil, err
+	}
+	seen, err := rawprobe.Observe(ctx, link, target, rawprobe.Options{
+		Source: opt.Source, SourcePort: opt.SourcePort, Tries: opt.Tries, Timeout: opt.Timeout,
+	})
+	return seen, errors.Join(err, link.Close())
 }
-
-func explain(*rawprobe.Observations) diagnose.Diagnosis { return diagnose.Diagnosis{} }
-
-func privilegeHint() string { return "" }

@@ -6,6 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+
+	"synprobe/rawprobe"
+	"synprobe/traceroute/diagnose"
 )
 
 // live is this machine.
@@ -38,8 +41,8 @@ func live() Env {
 		Owns:          owns,
 		Usable:        usable,
 		Probe:         probe,
-		Explain:       explain,
-		PrivilegeHint: privilegeHint,
+		Explain:       diagnose.Explain,
+		PrivilegeHint: rawprobe.PrivilegeHint,
 	}
 }
 
