@@ -558,6 +558,9 @@ func (m *Machine) command(ctx context.Context, name string, args ...string) *exe
 	ctx, cancel := context.WithCancel(ctx)
 	context.AfterFunc(m.lab.sys.ctx, cancel)
 	cmd := exec.CommandContext(ctx, name, args...)
+	// A grandchild that holds the output open does not keep a killed
+	// command's Wait.
+	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }

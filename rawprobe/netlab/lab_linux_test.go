@@ -22,7 +22,7 @@ import (
 // silent here. Over veth an ICMP error arrives while connect still holds the
 // socket, and Linux then merely remembers it (tcp_v6_err); the SYN that is sent
 // again after 1 s brings the one that ends the attempt.
-const silence = 1500 * time.Millisecond
+const silence = 2500 * time.Millisecond
 
 var families = []Family{IPv4, IPv6}
 
