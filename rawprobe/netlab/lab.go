@@ -127,7 +127,8 @@ func (m *Machine) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, error)
 // Command returns a command to be run in the node by [Machine.Run] or
 // [Machine.Begin]. It is killed when ctx ends, when the lab ends, or when the
 // test process dies; where it changes its identity by exec (a file capability)
-// the kernel forgets the last of these.
+// the kernel forgets the last of these. Its SysProcAttr is set: add a
+// Credential to it rather than replace it.
 func (m *Machine) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return m.command(ctx, name, args...)
 }

@@ -47,13 +47,13 @@ type machineSys struct {
 }
 
 // possible says why no lab can be built here, if so.
-func possible() error {
+var possible = sync.OnceValue(func() error {
 	s, err := newSpace()
 	if err != nil {
-		return fmt.Errorf("a network namespace needs root (CAP_SYS_ADMIN): %w", err)
+		return fmt.Errorf("a network namespace needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN): %w", err)
 	}
 	return s.close()
-}
+})
 
 // A space is a network namespace without a name.
 type space struct {
@@ -390,7 +390,7 @@ func (m *Machine) joined(igmp6 string) bool {
 		}
 	}
 	for _, i := range m.Interfaces {
-		if i.Down || i.Kind == Tun || !m.lab.hasCarrier(i) {
+		if i.Down || i.NoARP || i.Kind == Tun || !m.lab.hasCarrier(i) {
 			continue
 		}
 		for _, a := range append(m.addrs6(i), i.LinkLocal) {
@@ -558,6 +558,9 @@ func (m *Machine) command(ctx context.Context, name string, args ...string) *exe
 	ctx, cancel := context.WithCancel(ctx)
 	context.AfterFunc(m.lab.sys.ctx, cancel)
 	cmd := exec.CommandContext(ctx, name, args...)
+	// A grandchild that holds the output open does not keep a killed
+	// command's Wait.
+	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }

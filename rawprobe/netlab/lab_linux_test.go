@@ -22,7 +22,7 @@ import (
 // silent here. Over veth an ICMP error arrives while connect still holds the
 // socket, and Linux then merely remembers it (tcp_v6_err); the SYN that is sent
 // again after 1 s brings the one that ends the attempt.
-const silence = 1500 * time.Millisecond
+const silence = 2500 * time.Millisecond
 
 var families = []Family{IPv4, IPv6}
 
@@ -509,6 +509,59 @@ func TestOwnAddresses(t *testing.T) {
 	ll := l.Node("server").Interfaces[0].LinkLocal.WithZone("eth1")
 	if name, err := connect(client, ll, 80); name != "server" {
 		t.Errorf("%s: got %q, %v", ll, name, err)
+	}
+}
+
+func TestSetTTL(t *testing.T) {
+	t.Parallel()
+	for ttl, want := range map[uint8]any{1: unix.ETIMEDOUT, 2: "server"} {
+		// What r1 sends with 1 left, r2 does not pass on; nor does r1 hear
+		// why, since it is the client that would be told.
+		l := Start(t, Chain(2).
+			WithRules("r1", Rule{Hook: Postrouting, OutIface: "eth1", Proto: TCP, Action: SetTTL, TTL: ttl}).
+			WithRules("client", Rule{Hook: Ingress, ICMP: TimeExceeded, Action: Drop}))
+		wantConnect(t, l, "client", "server", 80, want)
+	}
+}
+
+func TestInterfaceSettings(t *testing.T) {
+	t.Parallel()
+	l := Start(t, Chain(1).WithLink(1, func(l *Link) {
+		l.MTU, l.Only, l.Ends[0].Iface, l.Ends[0].NoARP = 1400, IPv4, "uplink0", true
+	}).WithLink(2, func(l *Link) { l.Ends[1].NoAddrs = true }))
+	dev, err := l.Node("client").Netlink().LinkByName("uplink0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dev.Attrs().MTU != 1400 {
+		t.Errorf("MTU is %d", dev.Attrs().MTU)
+	}
+	wantFamily(t, l, IPv4, "client", "r1", 80, unix.ETIMEDOUT)
+	if s := l.Node("client").Neighbor(l.Addr("r1", IPv4)); s != "NOARP" {
+		t.Errorf("the neighbour entry is %q", s)
+	}
+	if a := l.Plan.Addr("server", IPv4); a.IsValid() {
+		t.Errorf("the server has address %v", a)
+	}
+}
+
+func TestLongChain(t *testing.T) {
+	t.Parallel()
+	wantConnect(t, Start(t, Chain(19)), "client", "server", 80, "server")
+}
+
+func BenchmarkStart(b *testing.B) {
+	for _, n := range []int{0, 3, 19} {
+		b.Run(fmt.Sprintf("hops=%d", n+1), func(b *testing.B) {
+			for b.Loop() {
+				l := Start(b, Chain(n))
+				b.StopTimer()
+				if err := l.close(); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
 	}
 }
 

@@ -365,6 +365,13 @@ func actionExprs(r PlanRule) ([]expr.Any, error) {
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}, nil
 	case Count:
 		return nil, nil
+	case SetTTL:
+		// RFC 791, section 3.1, with its checksum at 10; RFC 8200, section 3.
+		set := &expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 7, Len: 1}
+		if r.Family == IPv4 {
+			set.Offset, set.CsumType, set.CsumOffset = 8, expr.CsumTypeInet, 10
+		}
+		return []expr.Any{&expr.Immediate{Register: 1, Data: []byte{r.TTL}}, set}, nil
 	case Reset:
 		return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}, nil
 	case DNAT, SNAT:

@@ -537,7 +537,7 @@ func (p *Plan) expand(n *PlanNode, rule Rule) ([]PlanRule, error) {
 	hooks, special := hooksOf[rule.Action]
 	_, _, rejects := rule.Action.ICMPCodes()
 	switch {
-	case rule.Action > SynProxy:
+	case rule.Action > SetTTL:
 		return nil, fmt.Errorf("unknown action %d", rule.Action)
 	case special && !slices.Contains(hooks, rule.Hook):
 		return nil, fmt.Errorf("the action is possible at %v only", hooks)
@@ -554,13 +554,15 @@ func (p *Plan) expand(n *PlanNode, rule Rule) ([]PlanRule, error) {
 	case rule.ICMP != AnyICMP && rule.Proto != 0 && rule.Proto != ICMP:
 		return nil, errors.New("an ICMP type needs Proto ICMP")
 	case rule.Every < 0 || rule.Phase < 0 || rule.Phase > max(0, rule.Every-1):
-		return nil, errors.New("Phase is not below Every")
+		return nil, errors.New("rule field Phase is not below Every")
 	case rule.Chance < 0 || rule.Chance > 1:
-		return nil, errors.New("Chance is no probability")
+		return nil, errors.New("rule field Chance is no probability")
 	case rule.Limit != Limit{} && rule.Limit.Rate <= 0:
 		return nil, errors.New("the limit has no rate")
 	case !slices.Contains([]time.Duration{0, time.Second, time.Minute, time.Hour}, rule.Limit.Per):
 		return nil, errors.New("a limit is for a second, a minute or an hour")
+	case rule.Action == SetTTL && rule.TTL == 0:
+		return nil, errors.New("a TTL of 0 can't be sent: set TTL")
 	case rule.State != 0 && (rule.Hook == Ingress || rule.Hook == Egress):
 		return nil, errors.New("there is no connection tracking yet here")
 	}

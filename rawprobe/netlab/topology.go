@@ -75,7 +75,7 @@ type Node struct {
 	// Policies choose a routing table; see ip-rule(8).
 	Policies []Policy
 	// Rules are the node's firewall, in order: for each hook the first rule
-	// that matches and does not merely count decides, and what no rule
+	// that matches and decides anything decides, and what no rule
 	// decides is accepted.
 	Rules []Rule
 	// Listen are its services: "tcp:80" accepts on all addresses of both
@@ -375,6 +375,8 @@ type Rule struct {
 	To string
 	// ToPort is the port for DNAT and Redirect; 0 leaves it.
 	ToPort uint16
+	// TTL is the TTL or hop limit that SetTTL gives.
+	TTL uint8
 }
 
 // An Action is what a rule does.
@@ -414,6 +416,8 @@ const (
 	// SynProxy answers SYNs in the server's place and connects to it only
 	// when the client has answered (Forward and Input); see nft(8).
 	SynProxy
+	// SetTTL changes the TTL or hop limit, and the next rule goes on.
+	SetTTL
 )
 
 // ICMPCodes returns the codes of the destination-unreachable messages that a
