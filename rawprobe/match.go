@@ -282,31 +282,40 @@ func (r *Run) refused(m *wire.ICMP, reply *Reply) (st *stream, malformed bool) {
 	reply.Kind, reply.Type, reply.Code = ICMPError, int(m.Type), int(m.Code)
 	reply.QuotedTTL = int(q.IP.TTL)
 	reply.QuotedDst = netip.AddrPortFrom(q.IP.Dst, q.DstPort)
-	for _, st := range r.streams {
-		if len(st.probes) == 0 || q.IP.Proto != st.t.proto {
-			continue
-		}
-		if st.kind == Echo {
-			if q.HasEcho && (q.EchoID == st.id || q.EchoID == st.outID) &&
-				r.nameExactly(st, reply, func(s *Sent) bool { return uint16(s.Seq) == q.EchoSeq }) {
+	// By the source port first: flows that differ in it share the rest.
+	for _, byPort := range []bool{true, false} {
+		for _, st := range r.streams {
+			if len(st.probes) > 0 && q.IP.Proto == st.t.proto && r.quoted(st, &q, byPort, reply) {
 				return st, false
 			}
-			continue
-		}
-		port := q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()
-		if !q.HasSeq || q.Seq != st.isn || !port && reply.QuotedDst != st.flow.Dst && reply.QuotedDst != st.out.Dst {
-			continue
-		}
-		if r.name(st, reply, func(s *Sent) bool {
-			if q.HasTSval && s.TSval == q.TSval {
-				return true
-			}
-			return q.IP.Version == 4 && (s.ID == q.IP.ID || s.ID == bits.ReverseBytes16(q.IP.ID))
-		}) {
-			return st, false
 		}
 	}
 	return nil, false
+}
+
+// quoted reports whether a quote is of a probe of this flow, which it then names
+// in the reply.
+func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool {
+	if st.kind == Echo {
+		return q.HasEcho && (q.EchoID == st.id || q.EchoID == st.outID) &&
+			r.nameExactly(st, reply, func(s *Sent) bool { return uint16(s.Seq) == q.EchoSeq })
+	}
+	if !q.HasSeq || q.Seq != st.isn {
+		return false
+	}
+	if byPort {
+		if q.SrcPort != st.flow.Src.Port() && q.SrcPort != st.out.Src.Port() {
+			return false
+		}
+	} else if reply.QuotedDst != st.flow.Dst && reply.QuotedDst != st.out.Dst {
+		return false
+	}
+	return r.name(st, reply, func(s *Sent) bool {
+		if q.HasTSval && s.TSval == q.TSval {
+			return true
+		}
+		return q.IP.Version == 4 && (s.ID == q.IP.ID || s.ID == bits.ReverseBytes16(q.IP.ID))
+	})
 }
 
 // name sets the probe that a reply answers: the one that is named by what the

@@ -158,9 +158,17 @@ func ownMachine() []labCase {
 			verdict: "network-down", cause: "link-down", certainty: "likely", where: "local"},
 		{name: "no carrier", net: one, setup: func(_ *testing.T, l *netlab.Lab, _ netlab.Family) { l.Node("client").NoCarrier("eth0") },
 			verdict: "network-down", cause: "link-down", certainty: "certain", where: "local", within: quick},
-		{name: "no address", net: netlab.Chain(0).WithLink(1, func(l *netlab.Link) { l.Ends[0].NoAddrs = true; l.Ends[1].NoAddrs = true }).
-			WithNode(netlab.Node{Name: "other"}).WithRoutes("client", netlab.Route{To: "default", Dev: "eth0"}),
-			target:  literal("192.0.2.1", "2001:db8::1"),
+		{name: "no address", only: []netlab.Family{netlab.IPv4},
+			net: netlab.Chain(0).WithLink(1, func(l *netlab.Link) { l.Ends[0].NoAddrs = true }).
+				WithRoutes("client", netlab.Route{To: "default", Dev: "eth0"}),
+			target:  literal("192.0.2.1", ""),
+			verdict: "network-down", cause: "no-address", certainty: "certain", where: "local", within: quick},
+		{name: "no address but the link's", only: []netlab.Family{netlab.IPv6},
+			net: netlab.Chain(0).WithLink(1, func(l *netlab.Link) { l.Ends[0].NoAddrs = true }),
+			setup: func(t *testing.T, l *netlab.Lab, _ netlab.Family) {
+				l.Node("client").AddRoute(netlab.Route{To: "default", Next: []string{"fe80::1:2"}, Dev: "eth0"})
+			},
+			target:  literal("", "2001:db8::1"),
 			verdict: "network-down", cause: "no-address", certainty: "certain", where: "local", within: quick},
 		{name: "loopback open", net: one.WithListen("client", "tcp:22"), target: literal("127.0.0.1", "::1"), port: 22,
 			verdict: "open", cause: "listening", certainty: "certain", within: quick},
@@ -223,7 +231,10 @@ func ownFirewall() []labCase {
 			net: one.WithLink(3, func(l *netlab.Link) { *l = netlab.Join("client", "server") }).
 				WithRoutes("client", netlab.Route{To: "10.0.2.2/32", Next: []string{"r1"}}).
 				WithRoutes("server", netlab.Route{To: "10.0.1.1/32", Next: []string{"10.0.3.1"}}).
-				WithSysctl("client", "net.ipv4.conf.all.rp_filter", "1"),
+				WithSysctl("client", "net.ipv4.conf.all.rp_filter", "1").
+				// Else the server asks for the client in the name of its other
+				// address, which the client's filter does not answer.
+				WithSysctl("server", "net.ipv4.conf.all.arp_announce", "2"),
 			target:  literal("10.0.2.2", ""),
 			verdict: "drop", cause: "local-firewall", certainty: "certain", where: "local", evidence: []string{"reverse-path"}},
 	}

@@ -174,9 +174,16 @@ func (v *view) destination() Fault {
 	return Fault{Where: Destination, Hops: []Hop{{TTL: ttl, Address: v.target}}}
 }
 
-// local is the fault of this machine.
+// local is the fault of this machine, named by the address it sends from, or
+// would if it could.
 func (v *view) local() Fault {
-	return Fault{Where: Local, Hops: []Hop{{TTL: 0, Address: v.m.Route.Source.WithZone("")}}}
+	own := v.m.Route.Source.WithZone("")
+	for _, a := range v.m.Addresses {
+		if !own.IsValid() && !a.IsLoopback() && !a.IsLinkLocalUnicast() {
+			own = a
+		}
+	}
+	return Fault{Where: Local, Hops: []Hop{{TTL: 0, Address: own}}}
 }
 
 // device is the fault of a device on the way that gave its address.

@@ -145,11 +145,12 @@ func localRefusal(v *view) *Diagnosis {
 	return nil
 }
 
-// localWord is the answer to the subject that this machine itself made, where
-// it is not about its next hop.
+// localWord is the answer to the subject that this machine itself made. What
+// it says after the SYN was refused is its firewall's word; else an
+// "unreachable" is about its next hop.
 func localWord(v *view) *rawprobe.Reply {
 	for _, r := range v.subject {
-		if r.Loopback && !v.ownDeadNeighbor(r) && (r.Kind == rawprobe.Reset || r.Kind == rawprobe.ICMPError) {
+		if r.Loopback && (v.refused == rawprobe.RefusedByFirewall || !v.ownDeadNeighbor(r)) && (r.Kind == rawprobe.Reset || r.Kind == rawprobe.ICMPError) {
 			return r
 		}
 	}
