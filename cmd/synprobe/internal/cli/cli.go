@@ -110,6 +110,10 @@ type run struct {
 	names   *resolver
 	refused bool  // the hint about privilege was printed
 	lost    error // why standard output takes no more; nil while it does
+
+	// interruptions counts the targets whose lack of a verdict standard
+	// output does not show to a person.
+	interruptions int
 }
 
 func (r *run) main(ctx context.Context) int {
@@ -184,6 +188,10 @@ func (r *run) fail(t *target, err error) int {
 // complain prints an error for a person. There is nobody to tell if that
 // fails.
 func (r *run) complain(f *failure) {
+	if f.kind == report.Interrupted {
+		r.interruptions++ // probeAll says so once for all targets
+		return
+	}
 	var b bytes.Buffer
 	f.print(&b)
 	if f.kind == report.NotPermitted {

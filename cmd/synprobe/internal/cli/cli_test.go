@@ -537,14 +537,18 @@ func TestInterrupt(t *testing.T) {
 		t.Errorf("exit %d, stdout %s", code, &w.out)
 	}
 	w, code = interrupted(t, "--source-port=4000", "one:80", "one:82", "one:81", "one:81")
-	if code != exitInterrupted || !strings.HasPrefix(w.out.String(), "OPEN") || w.err.String() != "synprobe: interrupted: 2 of 4 targets were not probed\n" {
+	if code != exitInterrupted || !strings.HasPrefix(w.out.String(), "OPEN") || w.err.String() != "synprobe: interrupted: 2 of 4 targets have no verdict\n" {
 		t.Errorf("exit %d, stdout %s, stderr %s", code, &w.out, &w.err)
 	}
 	w = newWorld()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if code := w.runIn(ctx, "slow", "80"); code != exitInterrupted || w.out.Len() > 0 {
-		t.Errorf("while resolving: exit %d, stdout %s", code, &w.out)
+	if code := w.runIn(ctx, "slow", "80"); code != exitInterrupted || w.out.Len() > 0 || w.err.String() != "synprobe: interrupted: there was no verdict yet\n" {
+		t.Errorf("while resolving: exit %d, stdout %s, stderr %s", code, &w.out, &w.err)
+	}
+	w, code = interrupted(t, "-q", "--source-port=4000", "one:80", "one:82")
+	if code != exitInterrupted || w.out.String() != "open cause one:80\n" || w.err.String() != "synprobe: interrupted: 1 of 2 targets have no verdict\n" {
+		t.Errorf("-q: exit %d, stdout %s, stderr %s", code, &w.out, &w.err)
 	}
 }
 

@@ -89,10 +89,11 @@ func owns(a netip.Addr) bool {
 }
 
 // usable connects a UDP socket, which looks up the route and the source
-// address and sends nothing.
+// address and sends nothing. A chosen interface needs no route: what has none
+// is taken to be on its link.
 func usable(a netip.Addr, opt Options) bool {
-	if opt.Interface != "" && !hasFamily(opt.Interface, a) {
-		return false
+	if opt.Interface != "" {
+		return hasFamily(opt.Interface, a)
 	}
 	d := net.Dialer{}
 	if opt.Source.IsValid() {

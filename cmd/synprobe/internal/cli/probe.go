@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net/netip"
 
 	"synprobe/cmd/synprobe/internal/report"
@@ -45,7 +44,7 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 		}
 	}()
 
-	code, skipped := exitOK, 0
+	code := exitOK
 	for i, c := range outcomes {
 		o := <-c // each target has an outcome, an interrupted one too
 		switch {
@@ -53,9 +52,6 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 			// Nobody reads: only wait until all has been given back.
 		case o.err == nil:
 			code = max(code, r.show(o.result, i == 0))
-		case o.skipped() && !r.flags.json && len(targets) > 1:
-			code = max(code, exitInterrupted)
-			skipped++
 		default:
 			code = max(code, r.fail(o.target, o.err))
 		}
@@ -63,15 +59,14 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 			cancel()
 		}
 	}
-	if skipped > 0 {
-		_, _ = fmt.Fprintf(r.env.Stderr, "synprobe: interrupted: %d of %d targets were not probed\n", skipped, len(targets))
+	switch n := r.interruptions; {
+	case n > 0 && len(targets) == 1:
+		_, _ = fmt.Fprintf(r.env.Stderr, "synprobe: interrupted: there was no verdict yet\n")
+	case n > 0:
+		_, _ = fmt.Fprintf(r.env.Stderr, "synprobe: interrupted: %d of %d targets have no verdict\n", n, len(targets))
 	}
 	return code
 }
-
-// skipped reports whether the run ended before anything was known of the
-// target.
-func (o outcome) skipped() bool { return asFailure(o.err).kind == report.Interrupted }
 
 // probe does all for one target but to print it.
 func (r *run) probe(ctx context.Context, t *target) (o outcome) {
@@ -137,7 +132,7 @@ func (r *run) show(result *report.Result, first bool) int {
 		return code
 	}
 	if r.flags.json || r.flags.quiet {
-		_, _ = io.WriteString(r.env.Stderr, "synprobe: interrupted: there was no verdict yet\n")
+		r.interruptions++ // the text says so itself
 	}
 	return exitInterrupted
 }

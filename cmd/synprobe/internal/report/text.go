@@ -190,36 +190,37 @@ func (r *Result) interruption() string {
 	return fmt.Sprintf("stopped after %.1f s, before there was a verdict; so far: %s", r.elapsed().Seconds(), r.soFar())
 }
 
-// soFar counts what was sent and what came back. It draws no conclusion.
+// soFar says what was sent and what came back. It draws no conclusion.
 func (r *Result) soFar() string {
 	if len(r.seen.Sent) == 0 {
 		return "nothing was sent"
 	}
-	var kinds, parts []string
-	sent, answered := map[string]int{}, map[string]int{}
+	var kinds []string
+	sent, answers := map[string]int{}, map[string][]string{}
 	for _, s := range r.seen.Sent {
 		k := probeWords(s.Kind)
-		if !slices.Contains(kinds, k) {
+		if sent[k] == 0 {
 			kinds = append(kinds, k)
 		}
 		sent[k]++
 	}
 	for _, reply := range r.seen.Replies {
-		if reply.Probe >= 0 && reply.Probe < len(r.seen.Sent) {
-			answered[probeWords(r.seen.Sent[reply.Probe].Kind)]++
+		if reply.Probe < 0 || reply.Probe >= len(r.seen.Sent) {
+			continue
+		}
+		k := probeWords(r.seen.Sent[reply.Probe].Kind)
+		if text := r.replyWords(reply) + " from " + reply.From.String(); !slices.Contains(answers[k], text) {
+			answers[k] = append(answers[k], text)
 		}
 	}
-	for _, k := range kinds {
-		parts = append(parts, fmt.Sprintf("%s: %d sent, %s", k, sent[k], answers(answered[k])))
+	for i, k := range kinds {
+		answer := "no answer"
+		if len(answers[k]) > 0 {
+			answer = strings.Join(answers[k], " and ")
+		}
+		kinds[i] = fmt.Sprintf("%s sent %s, %s", k, count(sent[k], "time"), answer)
 	}
-	return strings.Join(parts, "; ")
-}
-
-func answers(n int) string {
-	if n == 0 {
-		return "no answer"
-	}
-	return count(n, "answer")
+	return strings.Join(kinds, "; ")
 }
 
 // printer lays out lines. It writes all of them in one call, so that a block
