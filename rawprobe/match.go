@@ -19,6 +19,7 @@ type stream struct {
 	id     uint16 // the identifier of an echo
 	cookie uint32 // the first payload bytes of an echo
 	seq    uint16 // the sequence number of the first echo
+	ack    uint32 // the acknowledgement of the first control ACK
 	probes []int  // indexes into Observations.Sent, in order
 	// out is the flow as the tap saw it leave: where this machine
 	// translates, answers on the tap carry these addresses.
@@ -76,24 +77,38 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 		flow = Flow{netip.AddrPortFrom(ip.Src, tcp.SrcPort), netip.AddrPortFrom(ip.Dst, tcp.DstPort)}
 		if tcp.Flags.Has(wire.RST) {
 			for _, st := range r.streams {
-				if st.t.proto == wire.ProtoTCP && tcp.Seq == st.isn+1 && (flow == st.flow || flow == st.out) {
+				if st.kind == Subject && tcp.Seq == st.isn+1 && (flow == st.flow || flow == st.out) {
 					r.obs.OwnResets++
 					r.passed(st)
 				}
 			}
 			return
 		}
-		if tcp.Flags != wire.SYN {
-			return
-		}
 		for _, c := range r.streams {
-			if c.t.proto == wire.ProtoTCP && c.isn == tcp.Seq {
-				st = c
-				s = r.probe(st, func(s *Sent) bool {
-					return tcp.Options.HasTimestamps && s.TSval == tcp.Options.TSval
+			switch {
+			case c.t.proto != wire.ProtoTCP:
+				continue
+			case c.kind == ControlACK:
+				s = r.probe(c, func(s *Sent) bool { return tcp.Flags == wire.ACK && s.Seq == tcp.Seq && s.Ack == tcp.Ack })
+			default:
+				s = r.probe(c, func(s *Sent) bool {
+					return tcp.Flags == wire.SYN && s.Seq == tcp.Seq && tcp.Options.HasTimestamps && s.TSval == tcp.Options.TSval
 				})
 			}
 			if s != nil {
+				st = c
+				break
+			}
+		}
+	case wire.ProtoUDP:
+		udp, err := wire.ParseUDP(ip.Payload)
+		if err != nil {
+			return
+		}
+		flow = Flow{netip.AddrPortFrom(ip.Src, udp.SrcPort), netip.AddrPortFrom(ip.Dst, udp.DstPort)}
+		for _, c := range r.streams {
+			if s = r.probe(c, func(s *Sent) bool { return s.Kind == ControlUDP && s.Flow.Dst.Port() == udp.DstPort }); s != nil {
+				st = c
 				break
 			}
 		}
@@ -235,6 +250,16 @@ func (r *Run) answer(ip *wire.IP, tcp *wire.TCP, reply *Reply) *stream {
 		if st.t.proto != wire.ProtoTCP || len(st.probes) == 0 || back != st.out && back != st.flow {
 			continue
 		}
+		if st.kind == ControlACK {
+			// RFC 9293, section 3.10.7.1: "If the ACK bit is on,
+			// <SEQ=SEG.ACK><CTL=RST>".
+			if tcp.Flags.Has(wire.RST) && !tcp.Flags.Has(wire.ACK) &&
+				r.nameExactly(st, reply, func(s *Sent) bool { return s.Ack == tcp.Seq }) {
+				reply.Kind = Reset
+				return st
+			}
+			continue
+		}
 		valid := tcp.Flags.Has(wire.ACK) && tcp.Ack == st.isn+1
 		switch {
 		case tcp.Flags.Has(wire.RST) && valid:
@@ -299,6 +324,14 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 	if st.kind == Echo {
 		return q.HasEcho && (q.EchoID == st.id || q.EchoID == st.outID) &&
 			r.nameExactly(st, reply, func(s *Sent) bool { return uint16(s.Seq) == q.EchoSeq })
+	}
+	if st.kind == ControlUDP {
+		return q.HasPorts && (q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()) &&
+			r.nameExactly(st, reply, func(s *Sent) bool { return s.Flow.Dst.Port() == q.DstPort })
+	}
+	if st.kind == ControlACK {
+		return q.HasSeq && q.Seq == st.isn+1 && (q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()) &&
+			r.name(st, reply, func(s *Sent) bool { return q.HasAck && s.Ack == q.Ack || q.IP.Version == 4 && s.ID == q.IP.ID })
 	}
 	if !q.HasSeq || q.Seq != st.isn {
 		return false
