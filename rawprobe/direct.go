@@ -200,7 +200,11 @@ func (d *Direct) mayTry(now time.Time) bool {
 	case a != nil:
 		// So is one that came from another distance than the echo's: a
 		// difference that repeats is no accident of the way back.
-		return d.tries < 2 && r.disputed(a)
+		if d.tries < 2 && r.disputed(a) {
+			d.nextTry = earliest(d.nextTry, a.seen.Add(minGrace))
+			return true
+		}
+		return false
 	case d.tries < d.wanted():
 		return true
 	}

@@ -17,7 +17,8 @@ const (
 	Silent  Status = "silent"  // sent, and nothing came back
 	Passes  Status = "passes"  // the router at that hop said that it expired there: it got that far
 	Answers Status = "answers" // the host answered
-	Rejects Status = "rejects" // a reset or an ICMP error other than expiry came back
+	// Rejects: a reset of the subject, or an ICMP error other than expiry.
+	Rejects Status = "rejects"
 )
 
 // A Probed is what became of one kind of probe at one hop.
@@ -25,6 +26,8 @@ type Probed struct {
 	Status Status
 	Tries  int // probes sent
 	Got    int // probes of those that were answered
+	// InName says that an answer came in the host's name: its own, or forged.
+	InName bool
 	// Addrs are the senders of the answers, in the order of arrival.
 	Addrs []netip.Addr
 	RTT   time.Duration // the least
@@ -35,7 +38,7 @@ type Hop struct {
 	TTL    int
 	Addrs  []netip.Addr // who answered there, to any probe, the subject's first
 	RTT    time.Duration
-	Host   bool // the host itself answered at this TTL
+	Host   bool // the host itself is here
 	Probes map[string]Probed
 }
 
@@ -116,13 +119,18 @@ func Read(o *rawprobe.Observations) Path {
 // nothing, there is nothing to show.
 func (p *Path) end(o *rawprobe.Observations) {
 	subject := string(rawprobe.Subject)
-	last := 0
+	last, router := 0, 0
 	for i := range p.Hops {
 		if len(p.Hops[i].Addrs) > 0 {
 			last = i + 1
 		}
+		for _, q := range p.Hops[i].Probes {
+			if q.Status == Passes {
+				router = i + 1
+			}
+		}
 	}
-	if p.Depth > 0 && last <= p.Depth {
+	if p.Depth > 0 && router < p.Depth {
 		p.Hops = p.Hops[:p.Depth]
 	} else if last+1 < len(p.Hops) {
 		p.Hops = p.Hops[:last+1]
@@ -140,8 +148,8 @@ func (p *Path) end(o *rawprobe.Observations) {
 	for i := range o.Replies {
 		r := &o.Replies[i]
 		if s := &o.Sent[r.Probe]; s.Kind == rawprobe.Subject && !s.Stepped() {
-			full.Status = Silent
-			if byHost(o, s, r) {
+			full.Status = Rejects
+			if r.Kind == rawprobe.SynAck {
 				full.Status = Answers
 			}
 			full.Got++
@@ -189,7 +197,7 @@ func read(o *rawprobe.Observations, name func(*rawprobe.Sent) (string, bool)) Pa
 		}
 	}
 	for i := range p.Hops {
-		p.Hops[i].collect(p.Names)
+		p.Hops[i].collect(&p)
 	}
 	return p
 }
@@ -206,20 +214,23 @@ func (p *Path) at(ttl int) *Hop {
 func (p *Path) answer(name string, s *rawprobe.Sent, r *rawprobe.Reply, host bool) {
 	h := p.at(s.TTL)
 	q := h.Of(name)
+	subject := s.Kind == rawprobe.Subject || s.Kind == rawprobe.OtherFlow
 	status := Rejects
 	switch {
 	case r.Meaning() == rawprobe.SaysExpired:
 		status = Passes
 	case host:
-		status = Answers
-		h.Host = true
-		if s.Kind != rawprobe.Subject && s.Kind != rawprobe.OtherFlow && (p.Depth == 0 || s.TTL < p.Depth) {
+		q.InName = true
+		if !subject || r.Kind == rawprobe.SynAck {
+			status = Answers
+		}
+		if !subject && (p.Depth == 0 || s.TTL < p.Depth) {
 			p.Depth = s.TTL
 		}
 	}
-	// A later word does not take back an earlier one, but for what the host
-	// itself says.
-	if q.Status == Silent || status == Answers {
+	// A later word does not take back an earlier one, but for what comes in the
+	// host's name.
+	if q.Status == Silent || host {
 		q.Status = status
 	}
 	q.Got = min(q.Got+1, q.Tries)
@@ -245,20 +256,30 @@ func byHost(o *rawprobe.Observations, s *rawprobe.Sent, r *rawprobe.Reply) bool 
 	return s.Kind == rawprobe.ControlUDP && r.Meaning() == rawprobe.SaysRefused
 }
 
-// collect sums a hop up over all kinds of probe.
-func (h *Hop) collect(names []string) {
-	for _, n := range names {
-		q, ok := h.Probes[n]
-		if !ok {
-			continue
-		}
-		for _, a := range q.Addrs {
-			if !slices.Contains(h.Addrs, a) {
-				h.Addrs = append(h.Addrs, a)
+// collect sums a hop up over all kinds of probe. Who says that a probe expired
+// is there. Who refuses one may be the router before, and what comes in the
+// host's name from before the host does not tell who is there.
+func (h *Hop) collect(p *Path) {
+	h.Host = h.TTL == p.Depth
+	for _, want := range []Status{Passes, Answers, Rejects} {
+		for _, n := range p.Names {
+			q, ok := h.Probes[n]
+			switch {
+			case !ok || q.Status != want:
+				continue
+			case q.InName && (h.TTL < p.Depth || p.Depth == 0):
+				continue
+			case want == Rejects && len(h.Addrs) > 0:
+				continue
 			}
-		}
-		if q.RTT > 0 && (h.RTT == 0 || q.RTT < h.RTT) {
-			h.RTT = q.RTT
+			for _, a := range q.Addrs {
+				if !slices.Contains(h.Addrs, a) && (want != Rejects || p.Find(a) == 0) {
+					h.Addrs = append(h.Addrs, a)
+				}
+			}
+			if q.RTT > 0 && (h.RTT == 0 || q.RTT < h.RTT) {
+				h.RTT = q.RTT
+			}
 		}
 	}
 }

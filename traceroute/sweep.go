@@ -108,7 +108,9 @@ func (t *tracer) trace() (wake time.Time, busy bool, err error) {
 		p.add(t.echoes())
 	case a != nil:
 		p.add(t.subject(t.refusedWithin(a)))
-		p.add(t.echoes())
+		if a.Meaning() != rawprobe.SaysExpired { // in a loop they would go round as well
+			p.add(t.echoes())
+		}
 	default:
 		p.add(t.fullControls())
 		p.add(t.subject(t.frontier()))
@@ -436,8 +438,10 @@ func (t *tracer) brief() bool {
 // flows are the trials of the subject from other source ports.
 type flows struct {
 	tried   []time.Time // the tries of all flows, by round
-	passing int         // the first flow that got through, -1 while none
 	stepped *sweep
+
+	rounds    int       // of confirmation
+	confirmed time.Time // when the last was sent
 }
 
 // otherFlows tries the subject from other source ports once it has been silent
@@ -464,6 +468,9 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 		end := f.tried[1].Add(max(hopPatience, 3*t.rtt()))
 		return end, t.now.Before(end), nil
 	}
+	if wake, busy, err := t.confirm(port); busy || err != nil {
+		return wake, busy, err
+	}
 	if f.stepped == nil {
 		f.stepped = t.sweep("flow", func(ttl int) error { return t.r.SendOther(port, ttl) })
 	}
@@ -487,6 +494,35 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 		}
 	}
 	return p.wake, p.busy, p.err
+}
+
+// confirm asks the subject and a flow that gets through again, in turns whose
+// order alternates: a loss that follows a pattern must not look like a way that
+// is broken.
+func (t *tracer) confirm(flow int) (wake time.Time, busy bool, err error) {
+	f := &t.flows
+	due := f.confirmed.Add(max(stepPatience, 3*t.rtt()))
+	if t.now.Before(due) {
+		return due, true, nil
+	}
+	if f.rounds == confirmRounds {
+		return due, false, nil
+	}
+	ask := []func() error{
+		func() error { return t.r.SendSubject(rawprobe.DefaultTTL) },
+		func() error { return t.r.SendOther(flow, rawprobe.DefaultTTL) },
+	}
+	if f.rounds%2 == 1 {
+		ask[0], ask[1] = ask[1], ask[0]
+	}
+	for _, send := range ask {
+		if err := send(); err != nil {
+			return wake, false, err
+		}
+	}
+	f.rounds++
+	f.confirmed = t.now
+	return t.now.Add(stepPatience), true, nil
 }
 
 // passingFlow is the first other flow that the host answered, -1 while none is.

@@ -94,6 +94,8 @@ const (
 
 	defaultFlows = 2
 	flowsAfter   = 650 * time.Millisecond // after the second silent try
+	// confirmRounds keep the subject SYNs that reach the host at six.
+	confirmRounds = 3
 
 	// longest is the end of a trace.
 	longest = 4300 * time.Millisecond

@@ -346,6 +346,10 @@ func parens(a netip.Addr) string {
 	return fmt.Sprintf(" (%s)", a)
 }
 
+// flowRepeats is how often a flow must have passed, each time, before the
+// difference is called repeatable.
+const flowRepeats = 3
+
 // otherFlows: the subject is silent, and the same SYN from other source ports
 // gets through.
 func otherFlows(v *view) *Diagnosis {
@@ -378,7 +382,11 @@ func otherFlows(v *view) *Diagnosis {
 		d.Summary = fmt.Sprintf("Some connections get through and others do not, by their source port: one of several ways is broken %s.", span(d.Fault.Hops))
 	}
 	d.Next = "Ask whoever runs the routers there; retrying from other source ports helps for now."
-	if traceroute.Loss(v.o) > 0 {
+	repeatable := false
+	for port, n := range through {
+		repeatable = repeatable || n >= flowRepeats && n == tried[port]
+	}
+	if traceroute.Loss(v.o) > 0 || !repeatable {
 		d.Certainty = Likely
 		d.or(Unknown, Fault{Where: Nowhere}, "packets get lost on the way, and these may have been lost by chance")
 	}

@@ -65,7 +65,7 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 // host's name, 0 where that was not searched.
 func (v *view) provoked() int {
 	for i := range v.path.Hops {
-		if v.path.Hops[i].Of(string(rawprobe.Subject)).Status == traceroute.Answers {
+		if v.path.Hops[i].Of(subjectName).InName {
 			return i + 1
 		}
 	}
@@ -101,19 +101,13 @@ func (v *view) sameDistance(ttl int, r *rawprobe.Reply) bool {
 
 // hop is the hop of the subject's path at a TTL.
 func (v *view) hop(ttl int) Hop {
-	h := Hop{TTL: ttl}
-	p := v.path.Hop(ttl)
-	switch {
-	case ttl == 0:
+	switch ttl {
+	case 0:
 		return v.local().Hops[0]
-	case ttl == v.path.Depth:
-		h.Address = v.target
-	case p != nil && len(p.Of(string(rawprobe.Subject)).Addrs) > 0:
-		h.Address = p.Of(string(rawprobe.Subject)).Addrs[0]
-	default:
-		h.Address = v.path.Addr(ttl)
+	case v.path.Depth:
+		return Hop{TTL: ttl, Address: v.target}
 	}
-	return h
+	return Hop{TTL: ttl, Address: v.path.Addr(ttl)}
 }
 
 func (o *origin) fault() Fault { return Fault{Where: Path, Hops: o.hops} }

@@ -26,7 +26,7 @@ const clockSlack = 20 * time.Millisecond
 func (v *view) patient() bool {
 	var first, last time.Time
 	for i := range v.o.Sent {
-		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject && !s.Stepped() {
 			if first.IsZero() {
 				first = s.Time
 			}
@@ -40,7 +40,7 @@ func (v *view) patient() bool {
 func (v *view) silence(d *Diagnosis) {
 	var first, last time.Time
 	for i := range v.o.Sent {
-		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject && !s.Stepped() {
 			if first.IsZero() {
 				first = s.Time
 			}
