@@ -351,21 +351,50 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 	})
 }
 
+// inFlight is how long a probe may be without an answer and still provoke one
+// that names no probe.
+const inFlight = time.Second
+
 // name sets the probe that a reply answers: the one that is named by what the
-// reply carries, else the last one that was sent.
+// reply carries; else the only one, or the only TTL, that is in flight. Where
+// several are, it is one that was sent with full TTL, and not exact: that a
+// stepped probe provoked an answer must be beyond doubt.
 func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 	if r.nameExactly(st, reply, named) {
 		return true
 	}
-	sent := 0
+	answered := make(map[int]bool)
+	for i := range r.obs.Replies {
+		answered[r.obs.Replies[i].Probe] = true
+	}
+	flying, last, lastFull := make(map[int]int), -1, -1
 	for _, i := range st.probes {
-		if r.obs.Sent[i].Refused == NotRefused || r.obs.Sent[i].Refused == RefusedByFirewall {
-			reply.Probe = i
-			sent++
+		s := &r.obs.Sent[i]
+		if s.Refused != NotRefused && s.Refused != RefusedByFirewall {
+			continue
+		}
+		last = i
+		if !s.Stepped() {
+			lastFull = i
+		}
+		if !answered[i] && time.Since(s.Time) < inFlight {
+			flying[s.TTL] = i
 		}
 	}
-	reply.Exact = sent == 1
-	return sent > 0
+	switch {
+	case last < 0:
+		return false
+	case len(flying) == 1:
+		for _, i := range flying {
+			reply.Probe = i
+		}
+		reply.Exact = true
+	case lastFull >= 0:
+		reply.Probe = lastFull
+	default:
+		reply.Probe = last
+	}
+	return true
 }
 
 func (r *Run) nameExactly(st *stream, reply *Reply, named func(*Sent) bool) bool {

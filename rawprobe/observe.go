@@ -266,8 +266,8 @@ const (
 type Reply struct {
 	Kind ReplyKind
 	// Probe is the index in Sent of the probe that it answers. Exact says
-	// that the answer itself names that probe; where it does not, it is the
-	// last one of the flow that had left by then.
+	// that the answer itself names that probe, or that no probe with another
+	// TTL was in flight; else it is the last one of full TTL.
 	Probe int
 	Exact bool
 

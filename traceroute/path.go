@@ -192,7 +192,7 @@ func read(o *rawprobe.Observations, name func(*rawprobe.Sent) (string, bool)) Pa
 	for i := range o.Replies {
 		r := &o.Replies[i]
 		s := &o.Sent[r.Probe]
-		if n, ok := name(s); ok && s.Refused == rawprobe.NotRefused {
+		if n, ok := name(s); ok && s.Refused == rawprobe.NotRefused && r.Exact {
 			p.answer(n, s, r, byHost(o, s, r))
 		}
 	}
