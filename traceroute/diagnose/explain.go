@@ -120,6 +120,9 @@ func look(o *rawprobe.Observations) *view {
 	seen := make(map[int]bool)
 	for i := range o.Replies {
 		r := &o.Replies[i]
+		if r.Probe < 0 || r.Probe >= len(o.Sent) {
+			continue // a record from elsewhere: it answers nothing of this run's
+		}
 		switch kind := o.Sent[r.Probe].Kind; {
 		case kind == rawprobe.Subject:
 			v.subject = append(v.subject, r)

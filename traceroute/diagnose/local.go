@@ -14,7 +14,7 @@ func linkDown(v *view) *Diagnosis {
 	m := v.m
 	d := &Diagnosis{Verdict: NetworkDown, Cause: LinkDown, Certainty: Certain, Fault: ptr(v.local())}
 	switch {
-	case m.Interface.Index != 0 && !m.Interface.Up, v.refused == rawprobe.RefusedDown:
+	case m.Interface.Index != 0 && (!m.Interface.Up || v.refused == rawprobe.RefusedDown):
 		d.Summary = fmt.Sprintf("Interface %s of this machine is down.", m.Interface.Name)
 		d.Next = fmt.Sprintf("Bring %s up (ip link set %s up) and try again.", m.Interface.Name, m.Interface.Name)
 		return d.because("link-down", "interface %s is administratively down", m.Interface.Name)
