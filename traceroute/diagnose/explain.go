@@ -95,8 +95,9 @@ type view struct {
 	echoes  []*rawprobe.Reply // echo replies
 	echoErr []*rawprobe.Reply // ICMP errors for an echo
 
-	tries    int // subject SYNs that the kernel took
-	refused  rawprobe.Refusal
+	tries    int              // subject SYNs, taken by the kernel or not
+	refusals int              // of those, not taken
+	refused  rawprobe.Refusal // why the last was not, where nothing outside answered any
 	answered int
 	departed bool
 	out      netip.AddrPort // where the subject went after this machine's own translation
@@ -112,6 +113,9 @@ func look(o *rawprobe.Observations) *view {
 		}
 		v.tries++
 		v.refused = s.Refused
+		if s.Refused != rawprobe.NotRefused {
+			v.refusals++
+		}
 		if s.Departed != nil {
 			v.departed = true
 			v.out = s.Departed.Flow.Dst
@@ -126,6 +130,9 @@ func look(o *rawprobe.Observations) *view {
 		switch kind := o.Sent[r.Probe].Kind; {
 		case kind == rawprobe.Subject:
 			v.subject = append(v.subject, r)
+			if r.Delivered && !r.Loopback {
+				v.refused = rawprobe.NotRefused
+			}
 			if !seen[r.Probe] {
 				seen[r.Probe] = true
 				v.answered++

@@ -123,12 +123,17 @@ func localRefusal(v *view) *Diagnosis {
 	case v.refused == rawprobe.RefusedByFirewall:
 		d.Verdict = Drop
 		d.Summary = fmt.Sprintf("This machine's own firewall drops SYNs to port %d before they leave.", v.port)
-		return d.because("send-refused", "the kernel refused to send the SYN (EPERM), %d times", v.tries)
+		d.because("send-refused", "the kernel refused to send the SYN (EPERM) %s", times(v.refusals))
+		if n := v.tries - v.refusals; n > 0 {
+			d.Certainty = Likely
+			d.or(Unknown, Fault{Where: Nowhere}, "%s did leave and got no answer", plural(n, "SYN"))
+		}
+		return d
 	case v.refused == rawprobe.RefusedNoBuffer && !v.departed && len(v.subject) == 0:
 		d.Verdict, d.Certainty = Drop, Likely
 		d.Summary = "This machine drops the SYN behind its IP stack: an egress filter or a full queue."
 		d.Next = "Look at this machine's traffic control and egress rules (tc -s qdisc, nft list ruleset)."
-		return d.because("send-refused", "the kernel had no room to send (ENOBUFS), %d times", v.tries).
+		return d.because("send-refused", "the kernel had no room to send (ENOBUFS) %s", times(v.refusals)).
 			or(LinkDown, v.local(), "a device driver that can't send fills its queue too")
 	case word != nil && !v.m.Route.Local && !v.ownTarget():
 		// Refused behind OUTPUT, where a send does not learn of it.
