@@ -46,7 +46,7 @@ func Explain(o *rawprobe.Observations) Diagnosis {
 		}
 		d.Evidence = append(d.Evidence, v.context()...)
 		d.Tries, d.Answered = v.tries, v.answered
-		if o.Interrupted && len(v.subject) == 0 {
+		if o.Interrupted && len(v.subject) == 0 && len(d.Alternatives) > 0 { // else no silence is part of it
 			d.weaken(Ambiguous)
 		}
 		return *d

@@ -53,8 +53,7 @@ func coveringLinkDown(v *view) *Diagnosis {
 		return nil
 	}
 	d := &Diagnosis{Verdict: NetworkDown, Cause: LinkDown, Certainty: Likely, Fault: ptr(v.local())}
-	d.covering(v.m.Down[0]).
-		because("silent-subject", "%s by way of %s got no answer", plural(v.tries, "SYN"), v.m.Interface.Name)
+	v.silence(d.covering(v.m.Down[0]))
 	return d.or(Unknown, Fault{Where: Nowhere}, "traffic for the target now goes by way of %s, and may be lost there for another reason", v.m.Interface.Name)
 }
 

@@ -48,6 +48,9 @@ func (v *view) silence(d *Diagnosis) {
 		}
 	}
 	d.because("silent-subject", "%s over %s got no answer within %s", plural(v.tries, "SYN"), seconds(last.Sub(first)), seconds(v.o.End.Sub(first)))
+	if !v.patient() {
+		d.weaken(Ambiguous)
+	}
 }
 
 // deadNeighbor: the next hop does not answer our own ARP requests or neighbour
