@@ -171,7 +171,7 @@ func swallowedAnswer(v *view) *Diagnosis {
 	var first *rawprobe.Reply
 	n := 0
 	for _, r := range v.subject {
-		if r.Kind == rawprobe.ICMPError && r.Meaning() == rawprobe.SaysNothing || v.ownDeadNeighbor(r) {
+		if r.Kind == rawprobe.OldAck || r.Kind == rawprobe.ICMPError && r.Meaning() == rawprobe.SaysNothing || v.ownDeadNeighbor(r) {
 			continue
 		}
 		if r.Delivered {
@@ -191,14 +191,15 @@ func swallowedAnswer(v *view) *Diagnosis {
 		Next:    "Look at this machine's own firewall (nft list ruleset, iptables -L INPUT).",
 	}
 	d.because("swallowed-answer", "%s reached this machine %s and no socket", describe(first), times(n))
-	switch {
-	case v.m.ReversePathFilter > 0 && first.Interface != v.m.Interface.Index && !first.Loopback:
+	// A loose filter (2) lets through whatever a route leads back to.
+	if v.m.ReversePathFilter == 1 && first.Interface != v.m.Interface.Index && !first.Loopback {
 		d.Summary = fmt.Sprintf("This machine's reverse-path filter drops the answer that came back: %s.", describe(first))
 		d.Next = "Make the routing symmetric, or set net.ipv4.conf.*.rp_filter to 2."
 		d.because("reverse-path", "it came in on another interface than %s, with rp_filter %d", v.m.Interface.Name, v.m.ReversePathFilter)
-	case n < 2:
+	}
+	if n < 2 {
 		d.Certainty = Likely
-		d.or(Unknown, Fault{Where: Local, Hops: v.local().Hops}, "only one answer was seen, and this machine may have lost it by accident")
+		d.or(Unknown, Fault{Where: Nowhere}, "only one answer was seen, and this machine may have lost it by accident")
 	}
 	return d
 }
