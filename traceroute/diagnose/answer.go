@@ -97,6 +97,10 @@ func conflictingAnswers(v *view) *Diagnosis {
 	if yes == nil || no == nil {
 		return nil
 	}
+	by := somewhere()
+	if no.Kind == rawprobe.ICMPError && !v.byHost(no.From) {
+		by = device(no.From)
+	}
 	first, second := yes, no
 	d := &Diagnosis{
 		Verdict: Open, Cause: Listening, Certainty: Ambiguous, RTT: yes.RTT,
@@ -106,12 +110,12 @@ func conflictingAnswers(v *view) *Diagnosis {
 	if !no.Time.After(yes.Time) {
 		first, second = no, yes
 		d.Verdict, d.Cause, d.RTT = Reject, NetworkFirewall, no.RTT
-		d.Fault = ptr(somewhere())
+		d.Fault = ptr(by)
 		d.Summary = fmt.Sprintf("%s refused the connection, but a SYN-ACK came as well: a device on the way interferes, or the port is just changing.", capital(describe(no)))
 	}
 	d.because("conflicting-answers", "%s came first, %s %s later", describe(first), describe(second), ms(second.Time.Sub(first.Time)))
 	if d.Verdict == Open {
-		return d.or(NetworkFirewall, somewhere(), "a device on the way may have sent %s in the host's name", describe(no))
+		return d.or(NetworkFirewall, by, "a device on the way may have sent %s in the host's name", describe(no))
 	}
 	return d.or(PortClosed, v.destination(), "the host may have opened the port in between")
 }
