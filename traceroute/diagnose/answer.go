@@ -41,18 +41,15 @@ const (
 // answers that came the same way back compare; that is why a difference is
 // never certain.
 func (v *view) compare(rs []*rawprobe.Reply) comparison {
-	if v.onLink() {
-		// No router is between: only the initial TTL can differ.
-		if rs[0].Distance() == 0 {
-			return same
-		}
-	}
-	if len(v.echoes) == 0 {
-		return noBaseline
+	if len(v.echoes) == 0 && v.onLink() && rs[0].Distance() == 0 {
+		return same // no router is between
 	}
 	result := noBaseline
 	for _, r := range rs {
 		for _, e := range v.echoes {
+			if e.From != r.From {
+				continue // this machine sent the two to different machines
+			}
 			c := same
 			switch {
 			case r.Distance() < e.Distance():

@@ -159,7 +159,10 @@ func (v *view) ownDeadNeighbor(r *rawprobe.Reply) bool {
 func (v *view) byHost(a netip.Addr) bool { return a == v.target || a == v.out.Addr() }
 
 // onLink reports whether no router lies between this machine and the target.
-func (v *view) onLink() bool { return !v.m.Route.Gateway.IsValid() }
+// Behind a tunnel or another link without addresses there may be many.
+func (v *view) onLink() bool {
+	return v.m.Route.Local || !v.m.Route.Gateway.IsValid() && v.m.Interface.Resolves
+}
 
 // ofKind returns the subject's answers of one kind that reached a socket.
 func (v *view) ofKind(k rawprobe.ReplyKind) []*rawprobe.Reply {
