@@ -214,7 +214,7 @@ func reset(v *view) *Diagnosis {
 
 // icmpFromTarget: the target's own address sent an ICMP error.
 func icmpFromTarget(v *view) *Diagnosis {
-	r := firstError(v.subject)
+	r := v.refusal()
 	if r == nil || !v.byHost(r.From) {
 		return nil
 	}
@@ -254,8 +254,8 @@ func icmpFromTarget(v *view) *Diagnosis {
 // icmpFromRouter: a device on the way sent an ICMP error. What it means depends
 // on whether the host answers anything else.
 func icmpFromRouter(v *view) *Diagnosis {
-	r := firstError(v.subject)
-	if r == nil || v.ownDeadNeighbor(r) {
+	r := v.refusal()
+	if r == nil {
 		return nil
 	}
 	echo := firstError(v.echoErr)

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"synprobe/rawprobe"
@@ -206,6 +207,12 @@ func device(a netip.Addr) Fault {
 
 // somewhere is the fault of a device on the way that did not.
 func somewhere() Fault { return Fault{Where: Path} }
+
+// refusal returns the first ICMP error for the subject that means something,
+// this machine's own words about its next hop aside.
+func (v *view) refusal() *rawprobe.Reply {
+	return firstError(slices.DeleteFunc(slices.Clone(v.subject), v.ownDeadNeighbor))
+}
 
 // firstError returns the first ICMP error among rs that means something.
 func firstError(rs []*rawprobe.Reply) *rawprobe.Reply {
