@@ -265,10 +265,16 @@ func icmpFromRouter(v *view) *Diagnosis {
 	d.Summary = fmt.Sprintf("A device on the way, %s, rejects connections to port %d (%s).", r.From, v.port, describe(r))
 	d.Next = fmt.Sprintf("Ask whoever runs %s about rules for tcp/%d.", r.From, v.port)
 	m := r.Meaning()
-	if m == rawprobe.SaysRefused {
+	switch {
+	case m == rawprobe.SaysRefused:
 		return d
-	}
-	if alive {
+	case alive && m == rawprobe.SaysExpired:
+		d.Verdict, d.Cause, d.Certainty = NetworkDown, RoutingLoop, Likely
+		d.Summary = fmt.Sprintf("SYNs to port %d go round, though the host answers echoes: their TTL was used up at %s.", v.port, r.From)
+		d.Next = fmt.Sprintf("Ask whoever runs %s about routes and rules for tcp/%d.", r.From, v.port)
+		d.because("host-alive", "the host answers ICMP echo: other traffic gets there")
+		return d.or(NetworkFirewall, device(r.From), "a rule there can lower the TTL or send the same message on purpose")
+	case alive:
 		// A host that answers is not down, nor is its network.
 		v.otherFlows(d)
 		return d
