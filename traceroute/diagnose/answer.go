@@ -307,6 +307,24 @@ func icmpFromRouter(v *view) *Diagnosis {
 	return d
 }
 
+// oldConnection: a bare ACK is all that came back. It is how a host, or a
+// stateful device, answers a SYN within a connection that it still holds (RFC
+// 5961, section 4).
+func oldConnection(v *view) *Diagnosis {
+	for _, r := range v.subject {
+		if r.Kind != rawprobe.OldAck {
+			continue
+		}
+		d := &Diagnosis{Verdict: Drop, Cause: Unknown, Certainty: Ambiguous, RTT: r.RTT, Fault: ptr(Fault{Where: Nowhere})}
+		d.Summary = "The other side does not take the SYN for a new connection: it still holds an old one from the same source port."
+		d.Next = "Try again from another source port."
+		d.because("old-connection", "a bare ACK that does not acknowledge our SYN came from %s", r.From)
+		d.or(NotAccepting, v.destination(), "the host may hold the old connection")
+		return d.or(NetworkFirewall, somewhere(), "a stateful device on the way may hold it")
+	}
+	return nil
+}
+
 // otherFlows weighs a router's "unreachable" by what the same SYN met from
 // other source ports: routers that share traffic among several ways send each
 // flow one way, and one of those may have no route.

@@ -28,6 +28,7 @@ var checks = []check{
 	{"reset", reset},
 	{"icmp-from-target", icmpFromTarget},
 	{"icmp-from-router", icmpFromRouter},
+	{"old-connection", oldConnection},
 	{"covering-link-down", coveringLinkDown},
 	{"dead-neighbor", deadNeighbor},
 	{"never-departed", neverDeparted},
