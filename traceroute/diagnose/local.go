@@ -49,7 +49,7 @@ func (d *Diagnosis) covering(ifi rawprobe.Interface) *Diagnosis {
 // coveringLinkDown: nothing answered on the route that took the place of a
 // dead interface's.
 func coveringLinkDown(v *view) *Diagnosis {
-	if len(v.m.Down) == 0 || len(v.subject) > 0 {
+	if len(v.m.Down) == 0 || len(v.subject) > 0 || len(v.echoes) > 0 {
 		return nil
 	}
 	d := &Diagnosis{Verdict: NetworkDown, Cause: LinkDown, Certainty: Likely, Fault: ptr(v.local())}
@@ -240,7 +240,7 @@ func silentLocal(v *view) *Diagnosis {
 		Next:    "Look at this machine's own firewall (nft list ruleset, iptables -L INPUT).",
 	}
 	v.silence(d)
-	return d.or(NotAccepting, v.local(), "a program with a full accept queue is silent too (ss -ltn)")
+	return d.or(NotAccepting, v.destination(), "a program with a full accept queue is silent too (ss -ltn)")
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -84,9 +84,13 @@ func deadNeighbor(v *view) *Diagnosis {
 	if v.m.Neighbor == "failed" || v.m.Neighbor == "incomplete" {
 		d.because("neighbor-table", "the kernel's own entry for it is %s", v.m.Neighbor)
 	}
-	if len(asks) < silentTries || span < silentSpread {
+	if len(asks) < silentTries || span < silentSpread || v.o.Tap.Drops > 0 {
 		d.Certainty = Ambiguous
-		d.or(Unknown, Fault{Where: Nowhere}, "the wait was too short to be sure")
+		why := "the wait was too short to be sure"
+		if v.o.Tap.Drops > 0 {
+			why = "this machine's own capture lost packets, which may have been the answers"
+		}
+		d.or(Unknown, Fault{Where: Nowhere}, "%s", why)
 	}
 	return d
 }
