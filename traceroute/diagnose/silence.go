@@ -24,33 +24,33 @@ const clockSlack = 20 * time.Millisecond
 
 // patient reports whether the run waited long enough to speak of silence.
 func (v *view) patient() bool {
-	var first, last time.Time
-	for i := range v.o.Sent {
-		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject {
-			if first.IsZero() {
-				first = s.Time
-			}
-			last = s.Time
-		}
-	}
-	return v.tries >= silentTries && last.Sub(first) >= silentSpread-clockSlack && v.o.End.Sub(last) >= silentAfter-clockSlack
+	n, first, last := v.taken()
+	return n >= silentTries && last.Sub(first) >= silentSpread-clockSlack && v.o.End.Sub(last) >= silentAfter-clockSlack
 }
 
 // silence adds the fact itself.
 func (v *view) silence(d *Diagnosis) {
-	var first, last time.Time
+	if n, first, last := v.taken(); n > 0 {
+		d.because("silent-subject", "%s over %s got no answer within %s", plural(n, "SYN"), seconds(last.Sub(first)), seconds(v.o.End.Sub(first)))
+	} else {
+		d.because("not-sent", "no SYN was sent")
+	}
+	if !v.patient() {
+		d.weaken(Ambiguous)
+	}
+}
+
+// taken counts the subject SYNs that the kernel took, and says when.
+func (v *view) taken() (n int, first, last time.Time) {
 	for i := range v.o.Sent {
-		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject {
-			if first.IsZero() {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject && s.Refused == rawprobe.NotRefused {
+			if n++; n == 1 {
 				first = s.Time
 			}
 			last = s.Time
 		}
 	}
-	d.because("silent-subject", "%s over %s got no answer within %s", plural(v.tries, "SYN"), seconds(last.Sub(first)), seconds(v.o.End.Sub(first)))
-	if !v.patient() {
-		d.weaken(Ambiguous)
-	}
+	return n, first, last
 }
 
 // deadNeighbor: the next hop does not answer our own ARP requests or neighbour
@@ -142,8 +142,14 @@ func silentSubject(v *view) *Diagnosis {
 	host := v.destination()
 	d.Next = fmt.Sprintf("Ask whoever runs the firewalls before and on %s about rules for tcp/%d.", v.target, v.port)
 	chance := v.o.SilenceByChance()
-	switch alive := len(v.echoes) > 0; {
-	case v.tries > 0 && !v.patient():
+	// An address that refuses echoes is alive too.
+	echo := firstError(v.echoErr)
+	alive := len(v.echoes) > 0 || echo != nil && v.byHost(echo.From)
+	if echo != nil && len(v.echoes) == 0 {
+		d.because("echo-refused", "%s came from %s, quoting our ICMP echo", describe(echo), echo.From)
+	}
+	switch {
+	case !v.patient():
 		d.Summary = fmt.Sprintf("No answer from port %d so far; the wait was too short to call it a drop.", v.port)
 		d.Next = "Try again with more patience (a longer --timeout, or none)."
 		d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop the SYN")
@@ -176,7 +182,11 @@ func silentSubject(v *view) *Diagnosis {
 func (v *view) nothingAlive(d *Diagnosis) {
 	host := v.destination()
 	d.Summary = "Nothing at all came back: neither the port nor the host answers, and nobody says why."
-	d.because("silent-echo", "ICMP echo got no answer either")
+	if r := firstError(v.echoErr); r != nil {
+		d.Summary = fmt.Sprintf("No answer from port %d, and a device on the way, %s, refuses echoes: whether the host is up is not known.", v.port, r.From)
+	} else {
+		d.because("silent-echo", "ICMP echo got no answer either")
+	}
 	if v.onLink() && v.askAnswered() {
 		d.Cause, d.Fault = HostFirewall, &host
 		d.Summary = "The host is there and answers nothing but address resolution: its own firewall drops everything, as far as can be seen."
