@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"synprobe/rawprobe"
 )
@@ -106,7 +109,13 @@ type view struct {
 }
 
 func look(o *rawprobe.Observations) *view {
-	v := &view{o: o, m: &o.Machine, target: o.Target.Addr().WithZone(""), port: o.Target.Port()}
+	m := o.Machine
+	m.Interface.Name = printable(m.Interface.Name)
+	m.Down = slices.Clone(m.Down)
+	for i := range m.Down {
+		m.Down[i].Name = printable(m.Down[i].Name)
+	}
+	v := &view{o: o, m: &m, target: o.Target.Addr().WithZone(""), port: o.Target.Port()}
 	v.out = netip.AddrPortFrom(v.target, v.port)
 	for i := range o.Sent {
 		s := &o.Sent[i]
@@ -223,6 +232,16 @@ func firstError(rs []*rawprobe.Reply) *rawprobe.Reply {
 		}
 	}
 	return nil
+}
+
+// printable quotes a name that could do something to a terminal. The kernel
+// forbids only slashes, colons and spaces in an interface's name
+// (net/core/dev.c, dev_valid_name).
+func printable(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(name)
+	}
+	return name
 }
 
 // plural gives "1 SYN", "3 SYNs".
