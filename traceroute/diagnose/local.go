@@ -154,7 +154,7 @@ func localRefusal(v *view) *Diagnosis {
 // "unreachable" is about its next hop.
 func localWord(v *view) *rawprobe.Reply {
 	for _, r := range v.subject {
-		if r.Loopback && (v.refused == rawprobe.RefusedByFirewall || !v.ownDeadNeighbor(r)) && (r.Kind == rawprobe.Reset || r.Kind == rawprobe.ICMPError) {
+		if r.Loopback && (v.refused == rawprobe.RefusedByFirewall || !v.ownDeadNeighbor(r)) && (r.Kind == rawprobe.Reset || r.Meaning() != rawprobe.SaysNothing) {
 			return r
 		}
 	}
