@@ -67,14 +67,21 @@ func (v *view) compare(rs []*rawprobe.Reply) comparison {
 }
 
 // distance words the comparison for the evidence.
-func (v *view) distance(d *Diagnosis, r *rawprobe.Reply, c comparison) {
-	switch c {
+func (v *view) distance(d *Diagnosis, rs []*rawprobe.Reply, c comparison) {
+	switch r := rs[0]; c {
 	case same:
 		if len(v.echoes) > 0 && !v.m.Route.Local {
 			d.because("same-distance", "%s came from the same distance as the host's echo reply (%s)", describe(r), plural(r.Distance(), "router"))
 		}
 	case nearer, farther, mixed:
-		d.because("other-distance", "%s passed %s on its way back, the host's echo reply %s", describe(r), plural(r.Distance(), "router"), plural(v.echoes[0].Distance(), "router"))
+		for _, r := range rs {
+			for _, e := range v.echoes {
+				if e.From == r.From && e.Distance() != r.Distance() {
+					d.because("other-distance", "%s passed %s on its way back, the host's echo reply %s", describe(r), plural(r.Distance(), "router"), plural(e.Distance(), "router"))
+					return
+				}
+			}
+		}
 	}
 }
 
@@ -137,7 +144,7 @@ func synAck(v *view) *Diagnosis {
 		return d
 	}
 	c := v.compare(rs)
-	v.distance(d, r, c)
+	v.distance(d, rs, c)
 	proxy := func() *Diagnosis {
 		return d.or(Proxy, somewhere(), "nothing else of the host's was seen to compare the SYN-ACK with: a transparent proxy answers so too")
 	}
@@ -190,7 +197,7 @@ func reset(v *view) *Diagnosis {
 		return d
 	}
 	c := v.compare(rs)
-	v.distance(d, r, c)
+	v.distance(d, rs, c)
 	switch c {
 	case nearer:
 		d.Cause, d.Fault = NetworkFirewall, ptr(somewhere())
@@ -225,8 +232,9 @@ func icmpFromTarget(v *view) *Diagnosis {
 		d.Verdict, d.Cause = Reject, HostFirewall
 		d.Summary = fmt.Sprintf("The host itself refuses connections to port %d (%s).", v.port, describe(r))
 		d.Next = fmt.Sprintf("Look at the firewall of the host %s for rules about tcp/%d.", v.target, v.port)
-		c := v.compare([]*rawprobe.Reply{r})
-		v.distance(d, r, c)
+		rs := []*rawprobe.Reply{r}
+		c := v.compare(rs)
+		v.distance(d, rs, c)
 		if c != same {
 			d.Certainty = Likely
 			why := "no echo reply of the host's was seen to compare it with"
