@@ -105,6 +105,7 @@ type view struct {
 	refused  rawprobe.Refusal // why the last was not, where nothing outside answered any
 	answered int
 	departed bool
+	echoed   bool           // the kernel took an echo
 	out      netip.AddrPort // where the subject went after this machine's own translation
 }
 
@@ -119,6 +120,9 @@ func look(o *rawprobe.Observations) *view {
 	v.out = netip.AddrPortFrom(v.target, v.port)
 	for i := range o.Sent {
 		s := &o.Sent[i]
+		if s.Kind == rawprobe.Echo && s.Refused == rawprobe.NotRefused {
+			v.echoed = true
+		}
 		if s.Kind != rawprobe.Subject {
 			continue
 		}

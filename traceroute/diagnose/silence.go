@@ -182,10 +182,15 @@ func silentSubject(v *view) *Diagnosis {
 func (v *view) nothingAlive(d *Diagnosis) {
 	host := v.destination()
 	d.Summary = "Nothing at all came back: neither the port nor the host answers, and nobody says why."
+	if !v.echoed {
+		d.Summary = fmt.Sprintf("No answer from port %d, and nothing else of the host was asked.", v.port)
+	}
 	if r := firstError(v.echoErr); r != nil {
 		d.Summary = fmt.Sprintf("No answer from port %d, and a device on the way, %s, refuses echoes: whether the host is up is not known.", v.port, r.From)
-	} else {
+	} else if v.echoed {
 		d.because("silent-echo", "ICMP echo got no answer either")
+	} else {
+		d.because("not-sent", "no ICMP echo was sent")
 	}
 	if v.onLink() && v.askAnswered() {
 		d.Cause, d.Fault = HostFirewall, &host
