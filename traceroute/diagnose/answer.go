@@ -119,7 +119,7 @@ func conflictingAnswers(v *view) *Diagnosis {
 	}
 	d.because("conflicting-answers", "%s came first, %s %s later", describe(first), describe(second), ms(second.Time.Sub(first.Time)))
 	if d.Verdict == Open {
-		return d.or(NetworkFirewall, by, "a device on the way may have sent %s in the host's name", describe(no))
+		return d.or(NetworkFirewall, by, "a device on the way may have sent %s", describe(no))
 	}
 	return d.or(PortClosed, v.destination(), "the host may have opened the port in between")
 }
@@ -205,7 +205,11 @@ func reset(v *view) *Diagnosis {
 		if len(rs) < 2 {
 			d.Certainty = Ambiguous
 		}
-		d.Summary = fmt.Sprintf("A device before the host resets connections to port %d in the host's name.", v.port)
+		verb := "resets"
+		if d.Certainty == Ambiguous {
+			verb = "seems to reset"
+		}
+		d.Summary = fmt.Sprintf("A device before the host %s connections to port %d in the host's name.", verb, v.port)
 		d.Next = fmt.Sprintf("Ask for firewalls on the way with a reject rule for tcp/%d.", v.port)
 		d.or(PortClosed, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
 	case farther, mixed:
@@ -245,7 +249,7 @@ func icmpFromTarget(v *view) *Diagnosis {
 		}
 	case rawprobe.SaysHostUnreachable, rawprobe.SaysNetworkUnreachable:
 		d.Verdict, d.Cause = HostDown, HostUnreachable
-		d.Summary = "A machine behind the target's address is down: the address itself says that it can't reach it."
+		d.Summary = "The target's own address says that it can't reach the machine behind it: a port forward or load balancer whose backend seems to be down."
 		d.Next = fmt.Sprintf("Find out where %s forwards port %d to, and whether that machine is up.", v.target, v.port)
 		d.Certainty = Likely
 		d.or(HostFirewall, v.destination(), "a firewall on %s can send the same message", v.target)
@@ -298,10 +302,14 @@ func icmpFromRouter(v *view) *Diagnosis {
 	switch m {
 	case rawprobe.SaysHostUnreachable:
 		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.destination())
-		d.Summary = fmt.Sprintf("The host is down: the router %s can't reach it.", r.From)
+		is := "is"
+		if !agreed {
+			is = "seems to be"
+		}
+		d.Summary = fmt.Sprintf("The host %s down: the router %s can't reach it.", is, r.From)
 		d.Next = fmt.Sprintf("Check that %s is up and connected to the network of %s.", v.target, r.From)
 		if r.RTT > 0 {
-			d.because("icmp-from-router", "it came %s after the SYN", seconds(r.RTT))
+			d.because("icmp-from-router", "it came %s after the SYN", ms(r.RTT))
 		}
 	case rawprobe.SaysNetworkUnreachable:
 		d.Verdict, d.Cause = NetworkDown, NetUnreachable
@@ -324,7 +332,7 @@ func oldConnection(v *view) *Diagnosis {
 			continue
 		}
 		d := &Diagnosis{Verdict: Drop, Cause: Unknown, Certainty: Ambiguous, RTT: r.RTT, Fault: ptr(Fault{Where: Nowhere})}
-		d.Summary = "The other side does not take the SYN for a new connection: it still holds an old one from the same source port."
+		d.Summary = "The other side does not take the SYN for a new connection: it seems to hold an old one from the same source port."
 		d.Next = "Try again from another source port."
 		d.because("old-connection", "a bare ACK that does not acknowledge our SYN came from %s", r.From)
 		d.or(NotAccepting, v.destination(), "the host may hold the old connection")

@@ -256,9 +256,12 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// ms gives a time in milliseconds, as ping does.
+// ms gives a time in milliseconds, as ping does, from a second on in seconds.
 func ms(d time.Duration) string {
-	if d >= 100*time.Millisecond {
+	switch {
+	case d >= time.Second:
+		return seconds(d)
+	case d >= 100*time.Millisecond:
 		return fmt.Sprintf("%.0f ms", float64(d)/1e6)
 	}
 	return fmt.Sprintf("%.2f ms", float64(d)/1e6)

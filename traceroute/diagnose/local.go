@@ -27,7 +27,7 @@ func linkDown(v *view) *Diagnosis {
 	case (m.Route.Outcome == rawprobe.RouteNone || m.Route.Outcome == rawprobe.RouteNoAddress) && m.NoneUp:
 		d.Certainty = Likely
 		d.Summary = "Every network interface of this machine is down."
-		d.Next = "Bring the interface up that leads to the network (ip link)."
+		d.Next = "Bring up the interface that leads to the network (ip link)."
 		return d.because("link-down", "no interface but loopback is up and has a carrier").
 			or(NoRoute, v.local(), "this machine also has no route to %s, and may have none when its interfaces are up", v.target)
 	}
@@ -38,11 +38,12 @@ func linkDown(v *view) *Diagnosis {
 // target's prefix.
 func (d *Diagnosis) covering(ifi rawprobe.Interface) *Diagnosis {
 	state := "is down"
+	d.Next = fmt.Sprintf("Bring %s up (ip link set %s up) and try again.", ifi.Name, ifi.Name)
 	if ifi.Up {
 		state = "has no carrier"
+		d.Next = fmt.Sprintf("Check the cable, the switch port or the virtual network behind %s.", ifi.Name)
 	}
 	d.Summary = fmt.Sprintf("Interface %s of this machine, which is on the target's own network, %s.", ifi.Name, state)
-	d.Next = fmt.Sprintf("Bring %s up again.", ifi.Name)
 	return d.because("covering-link-down", "interface %s holds the prefix of the target and %s", ifi.Name, state)
 }
 
@@ -130,10 +131,10 @@ func localRefusal(v *view) *Diagnosis {
 		return d
 	case v.refused == rawprobe.RefusedNoBuffer && !v.departed && len(v.subject) == 0:
 		d.Verdict, d.Certainty = Drop, Likely
-		d.Summary = "This machine drops the SYN behind its IP stack: an egress filter or a full queue."
+		d.Summary = "This machine drops the SYN just before it leaves: an egress filter or a full queue."
 		d.Next = "Look at this machine's traffic control and egress rules (tc -s qdisc, nft list ruleset)."
 		return d.because("send-refused", "the kernel had no room to send (ENOBUFS) %s", times(v.refusals)).
-			or(LinkDown, v.local(), "a device driver that can't send fills its queue too")
+			or(LinkDown, v.local(), "an interface that can't send fills its queue too")
 	case word != nil && !v.m.Route.Local && !v.ownTarget():
 		// Refused behind OUTPUT, where a send does not learn of it.
 		d.Verdict, d.Certainty, d.RTT = Reject, Likely, word.RTT
@@ -190,7 +191,7 @@ func swallowedAnswer(v *view) *Diagnosis {
 		Summary: fmt.Sprintf("This machine's own firewall drops the answer that came back: %s.", describe(first)),
 		Next:    "Look at this machine's own firewall (nft list ruleset, iptables -L INPUT).",
 	}
-	d.because("swallowed-answer", "%s reached this machine %s and no socket", describe(first), times(n))
+	d.because("swallowed-answer", "%s arrived at this machine %s, and no socket got it", describe(first), times(n))
 	// A loose filter (2) lets through whatever a route leads back to.
 	if v.m.ReversePathFilter == 1 && first.Interface != v.m.Interface.Index && !first.Loopback {
 		d.Summary = fmt.Sprintf("This machine's reverse-path filter drops the answer that came back: %s.", describe(first))
@@ -222,7 +223,7 @@ func neverDeparted(v *view) *Diagnosis {
 	}
 	d := &Diagnosis{
 		Verdict: Drop, Cause: LocalFirewall, Certainty: Likely, Fault: ptr(v.local()),
-		Summary: "The SYN never left this machine: something behind its IP stack drops it.",
+		Summary: "The SYN never left this machine: a rule or queue that it meets on its way out seems to drop it.",
 		Next:    "Look at this machine's egress rules and traffic control (nft list ruleset, tc -s qdisc), and at IPsec policies.",
 	}
 	d.because("never-departed", "%s handed to the kernel, none seen to leave", plural(v.tries, "SYN"))
@@ -236,7 +237,7 @@ func silentLocal(v *view) *Diagnosis {
 	}
 	d := &Diagnosis{
 		Verdict: Drop, Cause: LocalFirewall, Certainty: Likely, Fault: ptr(v.local()),
-		Summary: fmt.Sprintf("%s is this machine itself, and its own firewall drops SYNs to port %d.", v.target, v.port),
+		Summary: fmt.Sprintf("%s is this machine itself, and its own firewall seems to drop SYNs to port %d.", v.target, v.port),
 		Next:    "Look at this machine's own firewall (nft list ruleset, iptables -L INPUT).",
 	}
 	v.silence(d)

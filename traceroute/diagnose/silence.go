@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"synprobe/rawprobe"
@@ -30,10 +31,13 @@ func (v *view) patient() bool {
 
 // silence adds the fact itself.
 func (v *view) silence(d *Diagnosis) {
-	if n, first, last := v.taken(); n > 0 {
-		d.because("silent-subject", "%s over %s got no answer within %s", plural(n, "SYN"), seconds(last.Sub(first)), seconds(v.o.End.Sub(first)))
-	} else {
+	switch n, first, last := v.taken(); n {
+	case 0:
 		d.because("not-sent", "no SYN was sent")
+	case 1:
+		d.because("silent-subject", "1 SYN got no answer within %s", seconds(v.o.End.Sub(first)))
+	default:
+		d.because("silent-subject", "%s over %s got no answer within %s", plural(n, "SYN"), seconds(last.Sub(first)), seconds(v.o.End.Sub(first)))
 	}
 	if !v.patient() {
 		d.weaken(Ambiguous)
@@ -77,7 +81,7 @@ func deadNeighbor(v *view) *Diagnosis {
 		d.Verdict, d.Cause, d.Fault = NetworkDown, GatewayDown, ptr(v.local())
 		d.Fault.Hops = append(d.Fault.Hops, Hop{TTL: 1, Address: hop})
 		d.Summary = fmt.Sprintf("The gateway %s does not answer %s.", hop, protocol)
-		d.Next = fmt.Sprintf("Check that the gateway %s is up, and the link of %s to it.", hop, v.m.Interface.Name)
+		d.Next = fmt.Sprintf("Check that the gateway %s is up and that %s is connected to it.", hop, v.m.Interface.Name)
 	}
 	span := v.o.End.Sub(asks[0].Time)
 	d.because("dead-neighbor", "%d %s for %s over %s got no answer", len(asks), question, hop, seconds(span))
@@ -86,6 +90,7 @@ func deadNeighbor(v *view) *Diagnosis {
 	}
 	if len(asks) < silentTries || span < silentSpread || v.o.Tap.Drops > 0 {
 		d.Certainty = Ambiguous
+		d.Summary = strings.Replace(d.Summary, "The host is down", "The host seems to be down", 1)
 		why := "the wait was too short to be sure"
 		if v.o.Tap.Drops > 0 {
 			why = "this machine's own capture lost packets, which may have been the answers"
@@ -140,7 +145,7 @@ func silentSubject(v *view) *Diagnosis {
 	d := &Diagnosis{Verdict: Drop, Cause: Unknown, Certainty: Ambiguous, Fault: ptr(Fault{Where: Nowhere})}
 	v.silence(d)
 	host := v.destination()
-	d.Next = fmt.Sprintf("Ask whoever runs the firewalls before and on %s about rules for tcp/%d.", v.target, v.port)
+	d.Next = fmt.Sprintf("Ask whoever runs the firewalls in front of and on %s about rules for tcp/%d.", v.target, v.port)
 	chance := v.o.SilenceByChance()
 	// An address that refuses echoes is alive too.
 	echo := firstError(v.echoErr)
@@ -151,7 +156,10 @@ func silentSubject(v *view) *Diagnosis {
 	switch {
 	case !v.patient():
 		d.Summary = fmt.Sprintf("No answer from port %d so far; the wait was too short to call it a drop.", v.port)
-		d.Next = "Try again with more patience (a longer --timeout, or none)."
+		if n, _, _ := v.taken(); n == 0 {
+			d.Summary = fmt.Sprintf("No SYN was sent: nothing is known about port %d.", v.port)
+		}
+		d.Next = "Try again and give it more time (a longer --timeout, more --tries)."
 		d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop the SYN")
 		d.or(HostFirewall, host, "the host's own firewall may drop it")
 	case alive && chance > rareChance:
