@@ -472,7 +472,7 @@ func (o *Observations) SilenceByChance() float64 {
 	if subjects == 0 || echoes == 0 {
 		return 0
 	}
-	loss := 1 - float64(len(answered))/float64(echoes)
+	loss := max(0, 1-float64(len(answered))/float64(echoes))
 	return math.Pow(loss, float64(subjects))
 }
 

@@ -147,6 +147,9 @@ func (p *Path) end(o *rawprobe.Observations) {
 	}
 	for i := range o.Replies {
 		r := &o.Replies[i]
+		if r.Probe < 0 || r.Probe >= len(o.Sent) {
+			continue
+		}
 		if s := &o.Sent[r.Probe]; s.Kind == rawprobe.Subject && !s.Stepped() {
 			full.Status = Rejects
 			if r.Kind == rawprobe.SynAck {
@@ -172,7 +175,7 @@ func read(o *rawprobe.Observations, name func(*rawprobe.Sent) (string, bool)) Pa
 	for i := range o.Sent {
 		s := &o.Sent[i]
 		n, ok := name(s)
-		if !ok || s.Refused != rawprobe.NotRefused {
+		if !ok || !onPath(s) {
 			continue
 		}
 		h := p.at(s.TTL)
@@ -191,8 +194,11 @@ func read(o *rawprobe.Observations, name func(*rawprobe.Sent) (string, bool)) Pa
 	}
 	for i := range o.Replies {
 		r := &o.Replies[i]
+		if r.Probe < 0 || r.Probe >= len(o.Sent) {
+			continue // a record from elsewhere
+		}
 		s := &o.Sent[r.Probe]
-		if n, ok := name(s); ok && s.Refused == rawprobe.NotRefused && r.Exact {
+		if n, ok := name(s); ok && onPath(s) && r.Exact {
 			p.answer(n, s, r, byHost(o, s, r))
 		}
 	}
@@ -200,6 +206,11 @@ func read(o *rawprobe.Observations, name func(*rawprobe.Sent) (string, bool)) Pa
 		p.Hops[i].collect(&p)
 	}
 	return p
+}
+
+// onPath reports whether a probe could have expired at a hop.
+func onPath(s *rawprobe.Sent) bool {
+	return s.Refused == rawprobe.NotRefused && s.TTL >= 1 && s.TTL <= MaxHops
 }
 
 // at returns the hop of a TTL, which it makes where it is new.

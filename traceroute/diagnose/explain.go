@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"synprobe/rawprobe"
 	"synprobe/traceroute"
@@ -29,6 +32,7 @@ var checks = []check{
 	{"reset", reset},
 	{"icmp-from-target", icmpFromTarget},
 	{"icmp-from-router", icmpFromRouter},
+	{"old-connection", oldConnection},
 	{"covering-link-down", coveringLinkDown},
 	{"dead-neighbor", deadNeighbor},
 	{"never-departed", neverDeparted},
@@ -52,7 +56,7 @@ func Explain(o *rawprobe.Observations) Diagnosis {
 		d.Evidence = append(d.Evidence, v.context()...)
 		d.Path = v.path
 		d.Tries, d.Answered = v.tries, v.answered
-		if o.Interrupted && len(v.subject) == 0 {
+		if o.Interrupted && len(v.subject) == 0 && len(d.Alternatives) > 0 { // else no silence is part of it
 			d.weaken(Ambiguous)
 		}
 		return *d
@@ -104,24 +108,38 @@ type view struct {
 	controls []*rawprobe.Reply // the host's answers to other controls of full TTL
 	path     traceroute.Path
 
-	tries    int // subject SYNs of full TTL
-	refused  rawprobe.Refusal
+	tries    int              // subject SYNs of full TTL, taken by the kernel or not
+	refusals int              // of those, not taken
+	refused  rawprobe.Refusal // why the last was not, where nothing outside answered any
 	answered int
 	departed bool
+	echoed   bool           // the kernel took an echo
 	out      netip.AddrPort // where the subject went after this machine's own translation
 }
 
 func look(o *rawprobe.Observations) *view {
-	v := &view{o: o, m: &o.Machine, target: o.Target.Addr().WithZone(""), port: o.Target.Port()}
+	m := o.Machine
+	m.Interface.Name = printable(m.Interface.Name)
+	m.Down = slices.Clone(m.Down)
+	for i := range m.Down {
+		m.Down[i].Name = printable(m.Down[i].Name)
+	}
+	v := &view{o: o, m: &m, target: o.Target.Addr().WithZone(""), port: o.Target.Port()}
 	v.out = netip.AddrPortFrom(v.target, v.port)
 	v.path = traceroute.Read(o)
 	for i := range o.Sent {
 		s := &o.Sent[i]
+		if s.Kind == rawprobe.Echo && s.Refused == rawprobe.NotRefused {
+			v.echoed = true
+		}
 		if s.Kind != rawprobe.Subject || s.Stepped() {
 			continue
 		}
 		v.tries++
 		v.refused = s.Refused
+		if s.Refused != rawprobe.NotRefused {
+			v.refusals++
+		}
 		if s.Departed != nil {
 			v.departed = true
 			v.out = s.Departed.Flow.Dst
@@ -130,12 +148,18 @@ func look(o *rawprobe.Observations) *view {
 	seen := make(map[int]bool)
 	for i := range o.Replies {
 		r := &o.Replies[i]
+		if r.Probe < 0 || r.Probe >= len(o.Sent) {
+			continue // a record from elsewhere: it answers nothing of this run's
+		}
 		s := &o.Sent[r.Probe]
 		switch {
 		case s.Stepped() && r.Meaning() == rawprobe.SaysExpired:
 			// That is what it was sent for: see path.
 		case s.Kind == rawprobe.Subject:
 			v.subject = append(v.subject, r)
+			if r.Delivered && !r.Loopback {
+				v.refused = rawprobe.NotRefused
+			}
 			if !s.Stepped() && !seen[r.Probe] {
 				seen[r.Probe] = true
 				v.answered++
@@ -180,7 +204,10 @@ func (v *view) ownDeadNeighbor(r *rawprobe.Reply) bool {
 func (v *view) byHost(a netip.Addr) bool { return a == v.target || a == v.out.Addr() }
 
 // onLink reports whether no router lies between this machine and the target.
-func (v *view) onLink() bool { return !v.m.Route.Gateway.IsValid() }
+// Behind a tunnel or another link without addresses there may be many.
+func (v *view) onLink() bool {
+	return v.m.Route.Local || !v.m.Route.Gateway.IsValid() && v.m.Interface.Resolves
+}
 
 // ofKind returns the subject's answers of one kind that reached a socket.
 func (v *view) ofKind(k rawprobe.ReplyKind) []*rawprobe.Reply {
@@ -237,6 +264,12 @@ func (v *view) device(a netip.Addr) Fault {
 // somewhere is the fault of a device on the way that did not.
 func somewhere() Fault { return Fault{Where: Path} }
 
+// refusal returns the first ICMP error for the subject that means something,
+// this machine's own words about its next hop aside.
+func (v *view) refusal() *rawprobe.Reply {
+	return firstError(slices.DeleteFunc(slices.Clone(v.subject), v.ownDeadNeighbor))
+}
+
 // firstError returns the first ICMP error among rs that means something.
 func firstError(rs []*rawprobe.Reply) *rawprobe.Reply {
 	for _, r := range rs {
@@ -247,6 +280,16 @@ func firstError(rs []*rawprobe.Reply) *rawprobe.Reply {
 	return nil
 }
 
+// printable quotes a name that could do something to a terminal. The kernel
+// forbids only slashes, colons and spaces in an interface's name
+// (net/core/dev.c, dev_valid_name).
+func printable(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(name)
+	}
+	return name
+}
+
 // plural gives "1 SYN", "3 SYNs".
 func plural(n int, noun string) string {
 	if n == 1 {
@@ -255,9 +298,12 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// ms gives a time in milliseconds, as ping does.
+// ms gives a time in milliseconds, as ping does, from a second on in seconds.
 func ms(d time.Duration) string {
-	if d >= 100*time.Millisecond {
+	switch {
+	case d >= time.Second:
+		return seconds(d)
+	case d >= 100*time.Millisecond:
 		return fmt.Sprintf("%.0f ms", float64(d)/1e6)
 	}
 	return fmt.Sprintf("%.2f ms", float64(d)/1e6)

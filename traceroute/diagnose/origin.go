@@ -138,7 +138,8 @@ func (o *origin) certainty(n int) Certainty {
 }
 
 // tell adds the facts.
-func (o *origin) tell(v *view, d *Diagnosis, r *rawprobe.Reply) {
+func (o *origin) tell(v *view, d *Diagnosis, rs []*rawprobe.Reply) {
+	r := rs[0]
 	switch {
 	case o.proven && o.depth > 0:
 		d.because("provoked-early", "%s came already for a SYN with TTL %d, and the host is at hop %d", describe(r), o.provoked, o.depth)
@@ -147,6 +148,6 @@ func (o *origin) tell(v *view, d *Diagnosis, r *rawprobe.Reply) {
 	case o.provoked > 0 && o.provoked == o.depth && o.c == same:
 		d.because("provoked-at-host", "%s came for TTL %d and no less, which is where the host is", describe(r), o.provoked)
 	default:
-		v.distance(d, r, o.c)
+		v.distance(d, rs, o.c)
 	}
 }
