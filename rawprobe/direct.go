@@ -114,7 +114,7 @@ func (d *direct) step(now time.Time) (time.Time, bool, error) {
 // askNextHop sends the next of our own requests where one is due.
 func (d *direct) askNextHop(now time.Time) (wake time.Time, err error) {
 	r := d.r
-	wake = d.first.Add(longest)
+	wake = now.Add(longest) // not for the next hop's sake
 	if !r.obs.Machine.Interface.Resolves || r.obs.Machine.Route.Local || r.neighborAlive() || d.asks == maxAsks {
 		return wake, nil
 	}
