@@ -83,8 +83,9 @@ func (d *direct) step(now time.Time) (time.Time, bool, error) {
 	if err != nil {
 		return wake, true, err
 	}
-	if d.needsNextHop(now) {
-		return earliest(wake, d.first.Add(askPatience)), false, nil
+	if d.needsNextHop() {
+		until := d.first.Add(askPatience)
+		return earliest(wake, until), !now.Before(until), nil
 	}
 	settled, until := d.settled(now)
 	if settled {
@@ -129,10 +130,11 @@ func (d *direct) askNextHop(now time.Time) (wake time.Time, err error) {
 }
 
 // needsNextHop reports whether the subject has to wait for the link-layer
-// address to which it must be sent past the IP stack.
-func (d *direct) needsNextHop(now time.Time) bool {
+// address to which it must be sent past the IP stack. Without one it is not
+// sent: the IP stack would take another way than the connection's.
+func (d *direct) needsNextHop() bool {
 	m := &d.r.obs.Machine
-	return d.tries == 0 && m.Route.ByPort && m.Interface.Resolves && !d.r.neighborAlive() && now.Before(d.first.Add(askPatience))
+	return d.tries == 0 && m.Route.ByPort && m.Interface.Resolves && !d.r.neighborAlive()
 }
 
 // try sends the subject and an echo beside it. Their order alternates: a
