@@ -28,8 +28,6 @@ const (
 	// one that forwards a port to a dead machine, while its own address
 	// answers.
 	farPatience = 3700 * time.Millisecond
-	// longest is the end of a run that nothing has settled.
-	longest = 4300 * time.Millisecond
 
 	// Our own requests to the next hop: three in a second, and one more in
 	// case some were lost.
@@ -115,7 +113,7 @@ func (d *direct) step(now time.Time) (time.Time, bool, error) {
 // askNextHop sends the next of our own requests where one is due.
 func (d *direct) askNextHop(now time.Time) (wake time.Time, err error) {
 	r := d.r
-	wake = now.Add(longest) // not for the next hop's sake
+	wake = now.Add(farPatience) // not for the next hop's sake
 	if !r.obs.Machine.Interface.Resolves || r.obs.Machine.Route.Local || r.neighborAlive() || d.asks == maxAsks {
 		return wake, nil
 	}
@@ -255,7 +253,7 @@ func (d *direct) silentUntil() time.Time {
 	case !r.obs.Machine.Route.Local:
 		end = latest(end, d.first.Add(farPatience+rtt))
 	}
-	return earliest(end, latest(d.first.Add(longest+rtt), d.last.Add(3*rtt)))
+	return end
 }
 
 // grace is how long the echo's answer is waited for after the subject's.
