@@ -219,7 +219,7 @@ func (d *direct) settled(now time.Time) (bool, time.Time) {
 		for i := range r.obs.Replies {
 			until = latest(until, r.obs.Replies[i].seen.Add(deliverPatience))
 		}
-	case !a.Delivered, d.tries > 1 && a.Probe != r.subject.probes[d.tries-1]:
+	case !a.Delivered, d.tries > 1 && r.disputed(a) && !r.answered(r.subject.probes[d.tries-1]):
 		// The answer to the last try is still to come.
 		until = d.last.Add(deliverPatience + a.RTT)
 	case !r.echoSettled():
@@ -316,6 +316,16 @@ func (r *Run) disputed(a *Reply) bool {
 	}
 	for i := range r.obs.Replies {
 		if e := &r.obs.Replies[i]; e.Kind == EchoReply && e.Distance() != a.Distance() {
+			return true
+		}
+	}
+	return false
+}
+
+// answered reports whether the i-th probe of all has an answer.
+func (r *Run) answered(i int) bool {
+	for j := range r.obs.Replies {
+		if r.obs.Replies[j].Probe == i {
 			return true
 		}
 	}
