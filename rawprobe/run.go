@@ -97,7 +97,7 @@ func (r *Run) prepare() (bool, error) {
 		return false, err
 	}
 	return true, r.link.Watch(pcap.Interest{
-		ISN: r.isn, EchoID: r.echo.id, EchoCookie: r.echo.cookie,
+		ISN: r.isn, TCPPorts: []uint16{flow.Src.Port()}, EchoID: r.echo.id, EchoCookie: r.echo.cookie,
 		Neighbors: m.Interface.Resolves,
 	})
 }
