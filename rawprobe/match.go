@@ -206,14 +206,17 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 		}
 	}
 	if r.early[key] > 0 {
-		r.early[key]--
+		if r.early[key]--; r.early[key] == 0 {
+			delete(r.early, key)
+		}
 		reply.Delivered = true
 	}
 	r.keys = append(r.keys, key)
 	r.obs.Replies = append(r.obs.Replies, reply)
 }
 
-// ownSequence reports whether seq is that of a reset our kernel sends after a
+// ownSequence reports whether seq is the one after a SYN of ours: what an
+// answer acknowledges, and what a reset has that our kernel sends after a
 // SYN-ACK. On loopback such a reset also arrives here.
 func (r *Run) ownSequence(seq uint32) bool {
 	for _, st := range r.streams {
@@ -387,10 +390,14 @@ func (r *Run) delivered(ev Event) {
 		if err != nil || !m.IsError() {
 			return
 		}
+		// Sockets get the errors about everybody's packets.
+		if st, _ := r.refused(&m, new(Reply)); st == nil {
+			return
+		}
 		key = icmpDelivery(&m)
 	default:
 		tcp, err := wire.ParseTCP(ev.Data)
-		if err != nil {
+		if err != nil || !r.ownSequence(tcp.Ack) {
 			return
 		}
 		key = tcpDelivery(&tcp)
@@ -401,7 +408,7 @@ func (r *Run) delivered(ev Event) {
 			return
 		}
 	}
-	if len(r.early) < maxEarly {
+	if _, known := r.early[key]; known || len(r.early) < maxEarly {
 		r.early[key]++
 	}
 }
