@@ -430,9 +430,11 @@ func (r *Run) arp(ev Event) {
 
 // neighbor takes in a neighbour advertisement. RFC 4861, section 7.1.2: "The IP
 // Hop Limit field has a value of 255, i.e., the packet could not possibly have
-// been forwarded by a router."
+// been forwarded by a router." And section 4.4 of its link-layer address: "This
+// option MUST be included on link layers that have addresses when responding to
+// multicast solicitations", as ours are.
 func (r *Run) neighbor(ev Event, ip *wire.IP, n wire.Neighbor) {
-	if !n.Solicitation && n.Solicited && ip.TTL == 255 && n.Target == r.nextHop().WithZone("") {
+	if !n.Solicitation && n.Solicited && n.HasLinkAddr && ip.TTL == 255 && n.Target == r.nextHop().WithZone("") {
 		r.askAnswered(ev.Time, n.LinkAddr)
 	}
 }
