@@ -28,8 +28,6 @@ const (
 	// one that forwards a port to a dead machine, while its own address
 	// answers.
 	farPatience = 3700 * time.Millisecond
-	// longest is the end of a run that nothing has settled.
-	longest = 4300 * time.Millisecond
 
 	// Our own requests to the next hop: three in a second, and one more in
 	// case some were lost.
@@ -90,8 +88,9 @@ func (d *Direct) Step(now time.Time) (time.Time, bool, error) {
 	if err != nil {
 		return wake, true, err
 	}
-	if d.needsNextHop(now) {
-		return earliest(wake, d.first.Add(askPatience)), false, nil
+	if d.needsNextHop() {
+		until := d.first.Add(askPatience)
+		return earliest(wake, until), !now.Before(until), nil
 	}
 	settled, until := d.settled(now)
 	if settled {
@@ -121,7 +120,7 @@ func (d *Direct) Step(now time.Time) (time.Time, bool, error) {
 // askNextHop sends the next of our own requests where one is due.
 func (d *Direct) askNextHop(now time.Time) (wake time.Time, err error) {
 	r := d.r
-	wake = d.first.Add(longest)
+	wake = now.Add(farPatience) // not for the next hop's sake
 	if !r.obs.Machine.Interface.Resolves || r.obs.Machine.Route.Local || r.neighborAlive() || d.asks == maxAsks {
 		return wake, nil
 	}
@@ -136,10 +135,11 @@ func (d *Direct) askNextHop(now time.Time) (wake time.Time, err error) {
 }
 
 // needsNextHop reports whether the subject has to wait for the link-layer
-// address to which it must be sent past the IP stack.
-func (d *Direct) needsNextHop(now time.Time) bool {
+// address to which it must be sent past the IP stack. Without one it is not
+// sent: the IP stack would take another way than the connection's.
+func (d *Direct) needsNextHop() bool {
 	m := &d.r.obs.Machine
-	return d.tries == 0 && m.Route.ByPort && m.Interface.Resolves && !d.r.neighborAlive() && now.Before(d.first.Add(askPatience))
+	return d.tries == 0 && m.Route.ByPort && m.Interface.Resolves && !d.r.neighborAlive()
 }
 
 // try sends the subject and an echo beside it. Their order alternates: a
@@ -230,7 +230,7 @@ func (d *Direct) settled(now time.Time) (bool, time.Time) {
 		for i := range r.obs.Replies {
 			until = latest(until, r.obs.Replies[i].seen.Add(deliverPatience))
 		}
-	case !a.Delivered, d.tries > 1 && now.Sub(d.last) < maxGrace && !r.answeredLast():
+	case !a.Delivered, d.tries > 1 && r.disputed(a) && !r.answeredLast():
 		// The answer to the last try is still to come.
 		until = d.last.Add(deliverPatience + a.RTT)
 	case !r.echoSettled():
@@ -264,7 +264,7 @@ func (d *Direct) silentUntil() time.Time {
 	case !r.obs.Machine.Route.Local && !d.Brief:
 		end = latest(end, d.first.Add(farPatience+rtt))
 	}
-	return earliest(end, latest(d.first.Add(longest+rtt), d.last.Add(3*rtt)))
+	return end
 }
 
 // grace is how long the echo's answer is waited for after the subject's.
@@ -348,6 +348,16 @@ func (r *Run) disputed(a *Reply) bool {
 	}
 	for i := range r.obs.Replies {
 		if e := &r.obs.Replies[i]; e.Kind == EchoReply && !r.obs.Sent[e.Probe].Stepped() && e.Distance() != a.Distance() {
+			return true
+		}
+	}
+	return false
+}
+
+// answered reports whether the i-th probe of all has an answer.
+func (r *Run) answered(i int) bool {
+	for j := range r.obs.Replies {
+		if r.obs.Replies[j].Probe == i {
 			return true
 		}
 	}

@@ -221,14 +221,17 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 		}
 	}
 	if r.early[key] > 0 {
-		r.early[key]--
+		if r.early[key]--; r.early[key] == 0 {
+			delete(r.early, key)
+		}
 		reply.Delivered = true
 	}
 	r.keys = append(r.keys, key)
 	r.obs.Replies = append(r.obs.Replies, reply)
 }
 
-// ownSequence reports whether seq is that of a reset our kernel sends after a
+// ownSequence reports whether seq is the one after a SYN of ours: what an
+// answer acknowledges, and what a reset has that our kernel sends after a
 // SYN-ACK. On loopback such a reset also arrives here.
 func (r *Run) ownSequence(seq uint32) bool {
 	for _, st := range r.streams {
@@ -449,10 +452,14 @@ func (r *Run) delivered(ev Event) {
 		if err != nil || !m.IsError() {
 			return
 		}
+		// Sockets get the errors about everybody's packets.
+		if st, _ := r.refused(&m, new(Reply)); st == nil {
+			return
+		}
 		key = icmpDelivery(&m)
 	default:
 		tcp, err := wire.ParseTCP(ev.Data)
-		if err != nil {
+		if err != nil || !r.ownSequence(tcp.Ack) {
 			return
 		}
 		key = tcpDelivery(&tcp)
@@ -463,7 +470,7 @@ func (r *Run) delivered(ev Event) {
 			return
 		}
 	}
-	if len(r.early) < maxEarly {
+	if _, known := r.early[key]; known || len(r.early) < maxEarly {
 		r.early[key]++
 	}
 }
@@ -485,9 +492,11 @@ func (r *Run) arp(ev Event) {
 
 // neighbor takes in a neighbour advertisement. RFC 4861, section 7.1.2: "The IP
 // Hop Limit field has a value of 255, i.e., the packet could not possibly have
-// been forwarded by a router."
+// been forwarded by a router." And section 4.4 of its link-layer address: "This
+// option MUST be included on link layers that have addresses when responding to
+// multicast solicitations", as ours are.
 func (r *Run) neighbor(ev Event, ip *wire.IP, n wire.Neighbor) {
-	if !n.Solicitation && n.Solicited && ip.TTL == 255 && n.Target == r.nextHop().WithZone("") {
+	if !n.Solicitation && n.Solicited && n.HasLinkAddr && ip.TTL == 255 && n.Target == r.nextHop().WithZone("") {
 		r.askAnswered(ev.Time, n.LinkAddr)
 	}
 }
