@@ -486,11 +486,15 @@ func (o *Observations) SilenceByChance() float64 {
 	return math.Pow(loss, float64(subjects))
 }
 
-// maxRTT is the longest round trip seen.
+// maxRTT is the longest round trip seen. What a router says after it has
+// searched for the host, or the host after it has waited for a fragment, took
+// its time elsewhere.
 func (o *Observations) maxRTT() time.Duration {
 	var rtt time.Duration
 	for i := range o.Replies {
-		rtt = max(rtt, o.Replies[i].RTT)
+		if r := &o.Replies[i]; r.Kind != ICMPError || r.Meaning() == SaysExpired {
+			rtt = max(rtt, r.RTT)
+		}
 	}
 	return rtt
 }

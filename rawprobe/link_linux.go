@@ -97,6 +97,13 @@ func (l *link) openSender() error {
 	if err := unix.SetsockoptInt(fd, level, recverr, 1); err != nil {
 		return os.NewSyscallError("setsockopt IP_RECVERR", err)
 	}
+	if !l.cfg.IPv6 {
+		// Connection tracking would hold a lone fragment back on its way out
+		// (net/ipv4/netfilter/nf_defrag_ipv4.c).
+		if err := unix.SetsockoptInt(fd, level, unix.IP_NODEFRAG, 1); err != nil {
+			return os.NewSyscallError("setsockopt IP_NODEFRAG", err)
+		}
+	}
 	if l.bind != nil {
 		if err := unix.BindToDevice(fd, l.bind.Name); err != nil {
 			return privilege("bind to interface "+l.bind.Name, err)

@@ -253,6 +253,9 @@ func (r *Run) answer(ip *wire.IP, tcp *wire.TCP, reply *Reply) *stream {
 		if st.t.proto != wire.ProtoTCP || len(st.probes) == 0 || back != st.out && back != st.flow {
 			continue
 		}
+		if st.kind == Fragment {
+			continue // what answers a whole SYN is the subject's
+		}
 		if st.kind == ControlACK {
 			// RFC 9293, section 3.10.7.1: "If the ACK bit is on,
 			// <SEQ=SEG.ACK><CTL=RST>".
@@ -327,6 +330,9 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 	if st.kind == Echo {
 		return q.HasEcho && (q.EchoID == st.id || q.EchoID == st.outID) &&
 			r.nameExactly(st, reply, func(s *Sent) bool { return uint16(s.Seq) == q.EchoSeq })
+	}
+	if st.kind == Fragment {
+		return q.HasSeq && q.Seq == st.isn && r.nameExactly(st, reply, func(s *Sent) bool { return s.ID == q.IP.ID || s.ID == bits.ReverseBytes16(q.IP.ID) })
 	}
 	if st.kind == ControlUDP {
 		return q.HasPorts && (q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()) &&

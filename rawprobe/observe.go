@@ -178,6 +178,10 @@ const (
 	// ControlUDP is a datagram to a high port, where a host answers that the
 	// port is unreachable.
 	ControlUDP ProbeKind = "udp"
+	// Fragment is the subject's SYN as the first of two IPv4 fragments, of
+	// which the second never comes. A host that got it says so after 30
+	// seconds (RFC 1122, section 3.3.2), before its firewall looks at ports.
+	Fragment ProbeKind = "first-fragment"
 )
 
 // Sent is one probe.

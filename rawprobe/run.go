@@ -40,6 +40,8 @@ type Run struct {
 	ack     *stream
 	udp     *stream
 
+	fragment *stream
+
 	// keys holds the delivery key of each reply; early those deliveries that
 	// were read before the tap's copy.
 	keys  []deliveryKey
@@ -63,6 +65,12 @@ func Observe(ctx context.Context, link Link, target netip.AddrPort, opt Options)
 // returns that time, or done. An error ends the run.
 type Plan interface {
 	Step(now time.Time) (wake time.Time, done bool, err error)
+}
+
+// A Settler is a Plan that can say that its verdict stands, and that it only
+// waits for a further proof. To be told to stop is then no interruption.
+type Settler interface {
+	Settled() bool
 }
 
 // ObserveWith is Observe by a plan of the caller's.
@@ -183,7 +191,8 @@ func (r *Run) loop(ctx context.Context, p Plan) error {
 			}
 		}
 		if ctx.Err() != nil {
-			r.obs.Interrupted = true
+			s, ok := p.(Settler)
+			r.obs.Interrupted = !ok || !s.Settled()
 			return nil
 		}
 		r.obs.End = time.Now()

@@ -106,6 +106,7 @@ type view struct {
 	echoErr []*rawprobe.Reply // ICMP errors for an echo
 
 	controls []*rawprobe.Reply // the host's answers to other controls of full TTL
+	arrived  *rawprobe.Reply   // the host's word that a fragment of the SYN arrived
 	path     traceroute.Path
 
 	tries    int              // subject SYNs of full TTL, taken by the kernel or not
@@ -163,6 +164,11 @@ func look(o *rawprobe.Observations) *view {
 			if !s.Stepped() && !seen[r.Probe] {
 				seen[r.Probe] = true
 				v.answered++
+			}
+		case s.Kind == rawprobe.Fragment:
+			// Only the end of a path puts fragments together.
+			if r.Kind == rawprobe.ICMPError && v.byHost(r.From) && r.Type == 11 && r.Code == 1 {
+				v.arrived = r
 			}
 		case s.Kind == rawprobe.OtherFlow:
 			v.others = append(v.others, r)

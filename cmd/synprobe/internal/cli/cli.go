@@ -46,6 +46,7 @@ type Interface struct {
 type Env struct {
 	Stdout, Stderr io.Writer
 	Terminal       bool // Stdout is a terminal
+	ErrTerminal    bool // Stderr is one
 	Getenv         func(name string) string
 	// Executable is the absolute path of this binary, with no link in it.
 	Executable func() (string, error)

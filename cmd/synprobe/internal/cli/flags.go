@@ -56,6 +56,9 @@ Where it stops:
       --max-hops N         step no further than N hops, 1 to 64 (default: 30)
       --flows N            source ports to try beside a silent one, 1 to 16
                            (default: 2)
+      --prove              where SYNs are silent, wait some 31s for a proof that
+                           they arrive (IPv4); Ctrl-C ends the wait with the
+                           result so far
       --control-port PORT  a port of the host that should answer, to compare
                            with; may be given several times
 
@@ -144,6 +147,7 @@ func parseFlags(args []string) (*flags, error) {
 	set.StringVar(&trace, "trace", string(traceroute.Auto), "")
 	set.StringVar(&maxHops, "max-hops", "", "")
 	set.StringVar(&flows, "flows", "", "")
+	set.BoolVar(&f.opt.Trace.Prove, "prove", false, "")
 	set.StringArrayVar(&controlPorts, "control-port", nil, "")
 	set.BoolVarP(&f.noNames, "no-names", "n", false, "")
 	set.BoolVarP(&f.verbose, "verbose", "v", false, "")
@@ -219,13 +223,16 @@ func (f *flags) traceFlags(set *pflag.FlagSet, trace, maxHops, flows string, con
 	switch f.opt.Trace.Mode {
 	case traceroute.Auto, traceroute.Always:
 	case traceroute.Never:
-		for _, name := range []string{"max-hops", "flows", "control-port"} {
+		for _, name := range []string{"max-hops", "flows", "control-port", "prove"} {
 			if set.Changed(name) {
 				return misuse("--trace never and --"+name, "they exclude each other", "")
 			}
 		}
 	default:
 		return misuse("--trace "+report.Escape(trace), "not one of auto, always and never", "")
+	}
+	if f.opt.Trace.Prove && f.v6 {
+		return misuse("--prove and -6", "the proof works in IPv4 alone", "")
 	}
 	if set.Changed("max-hops") {
 		n, err := strconv.Atoi(maxHops)
