@@ -332,6 +332,19 @@ func (l *listener) setFilter(filter []bpf.Instruction) error {
 	return err
 }
 
+func (l *listener) send(iface int, etherType uint16, to [6]byte, packet []byte) error {
+	sa := &unix.SockaddrLinklayer{Protocol: htons(etherType), Ifindex: iface, Halen: uint8(len(to))}
+	copy(sa.Addr[:], to[:])
+	var err error
+	if cerr := l.conn.Control(func(fd uintptr) { err = unix.Sendto(int(fd), packet, 0, sa) }); cerr != nil {
+		return l.opError("send", cerr)
+	}
+	if err != nil {
+		return &OpError{"send", err}
+	}
+	return nil
+}
+
 func (l *listener) stats() (Stats, error) {
 	l.statsMu.Lock()
 	defer l.statsMu.Unlock()

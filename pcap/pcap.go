@@ -186,6 +186,14 @@ func (l *Listener) SetReadDeadline(t time.Time) error { return l.l.setReadDeadli
 // [Nothing]. Empty means that everything passes.
 func (l *Listener) SetFilter(filter []bpf.Instruction) error { return l.l.setFilter(filter) }
 
+// Send hands a packet to an interface's driver, past the IP stack: past routing, the firewall and translation. The packet
+// begins at its network header; to is the link-layer address of who is to get it, which a link without such
+// addresses ignores. It is for what has no other way out, such as an ARP request of our own: a second socket for that would be
+// one more for the kernel to give up. Errors are the system's: ENETDOWN, ENXIO where there is no such interface, ENOBUFS.
+func (l *Listener) Send(iface int, etherType uint16, to [6]byte, packet []byte) error {
+	return l.l.send(iface, etherType, to, packet)
+}
+
 // Stats returns the counts since Open. The kernel's own counters begin anew at each reading (PACKET_STATISTICS in
 // packet_getsockopt); these do not. After Close it returns the last counts.
 func (l *Listener) Stats() (Stats, error) { return l.l.stats() }

@@ -25,11 +25,10 @@ const eventQueue = 256
 // link is the live Link: raw IP sockets to send, an AF_PACKET tap to watch, a
 // raw TCP and a raw ICMP socket to see what passes the local firewall.
 type link struct {
-	cfg    LinkConfig
-	bind   *net.Interface // of cfg.Interface
-	send   int            // raw IP socket, or -1
-	hold   []int          // sockets that keep source ports
-	packet int            // AF_PACKET socket for our own requests, or -1
+	cfg  LinkConfig
+	bind *net.Interface // of cfg.Interface
+	send int            // raw IP socket, or -1
+	hold []int          // sockets that keep source ports
 
 	tap     *pcap.Listener
 	copies  []net.PacketConn
@@ -46,7 +45,7 @@ type link struct {
 // missing, ErrNoInterface that cfg names no interface of this machine.
 // Elsewhere than on Linux it answers errors.ErrUnsupported.
 func OpenLink(cfg LinkConfig) (Link, error) {
-	l := &link{cfg: cfg, send: -1, packet: -1, events: make(chan Event, eventQueue), done: make(chan struct{})}
+	l := &link{cfg: cfg, send: -1, events: make(chan Event, eventQueue), done: make(chan struct{})}
 	if err := l.open(); err != nil {
 		l.Close()
 		return nil, err
@@ -55,6 +54,13 @@ func OpenLink(cfg LinkConfig) (Link, error) {
 }
 
 func (l *link) open() error {
+	// The tap first, deaf: the kernel takes a moment to begin with its stamps
+	// (net/core/dev.c, net_enable_timestamp).
+	tap, err := pcap.Open(pcap.Config{Filter: pcap.Nothing})
+	if err != nil {
+		return privilege("open packet socket", err)
+	}
+	l.tap = tap
 	ifs, err := net.Interfaces()
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
@@ -68,10 +74,6 @@ func (l *link) open() error {
 	}
 	if l.cfg.Interface != "" && l.bind == nil {
 		return fmt.Errorf("interface %q: %w", l.cfg.Interface, ErrNoInterface)
-	}
-	// Protocol 0: it sends, and no packet is ever queued on it.
-	if l.packet, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
-		return privilege("open packet socket", err)
 	}
 	return l.openSender()
 }
@@ -176,11 +178,9 @@ func zoneIndex(a netip.Addr) int {
 
 // Watch implements Link.
 func (l *link) Watch(interest pcap.Interest) error {
-	tap, err := pcap.Open(pcap.Config{Filter: interest.Filter()})
-	if err != nil {
-		return privilege("listen", err)
+	if err := l.tap.SetFilter(interest.Filter()); err != nil {
+		return fmt.Errorf("listen: %w", err)
 	}
-	l.tap = tap
 	if err := l.openCopies(interest); err != nil {
 		return err
 	}
@@ -358,9 +358,7 @@ func (l *link) sendLinkLayer(packet []byte, m *Machine, to [6]byte) error {
 }
 
 func (l *link) sendFrame(packet []byte, m *Machine, proto uint16, to [6]byte) error {
-	sa := &unix.SockaddrLinklayer{Protocol: proto<<8 | proto>>8, Ifindex: m.Interface.Index, Halen: 6}
-	copy(sa.Addr[:], to[:])
-	return refusal(unix.Sendto(l.packet, packet, 0, sa))
+	return refusal(l.tap.Send(m.Interface.Index, proto, to, packet))
 }
 
 // refusal turns the error of a send into an observation.
@@ -422,7 +420,7 @@ func (l *link) Close() error {
 			c.Close()
 		}
 	}
-	for _, fd := range append(l.hold, l.send, l.packet) {
+	for _, fd := range append(l.hold, l.send) {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}

@@ -123,9 +123,16 @@ func (r *Run) prepare() (bool, error) {
 		return false, err
 	}
 	return true, r.link.Watch(pcap.Interest{
-		ISN: r.isn, TCPPorts: []uint16{flow.Src.Port()}, EchoID: r.echo.id, EchoCookie: r.echo.cookie,
-		Neighbors: m.Interface.Resolves,
+		Family: family(flow.Dst.Addr()), ISN: r.isn, Port: flow.Src.Port(), PeerPort: flow.Dst.Port(),
+		EchoID: r.echo.id, EchoCookie: r.echo.cookie, Neighbors: m.Interface.Resolves,
 	})
+}
+
+func family(a netip.Addr) uint8 {
+	if a.Is4() {
+		return 4
+	}
+	return 6
 }
 
 // sendable reports whether a packet would leave by m's route.
