@@ -329,7 +329,7 @@ func TestExplainRandom(t *testing.T) {
 	t.Logf("-seed=%d", s)
 	r := rand.New(rand.NewPCG(s, 0))
 	seen := make(map[string]int)
-	runs := 60_000
+	runs := 30_000
 	if testing.Short() {
 		runs = 5_000
 	}
