@@ -488,6 +488,16 @@ var cases = []explained{
 			or listening@destination
 			why syn-ack same-distance bare-syn-ack echo-reply`,
 	}, {
+		name: "a SYN-ACK with options and a window of 0 is the host's",
+		see:  answered + "syn 0s\n +0.3ms syn-ack window=0",
+		want: `syn-ack: open listening certain
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "a SYN-ACK with a window and without options is the host's",
+		see:  answered + "syn 0s\n +0.3ms syn-ack options=0",
+		want: `syn-ack: open listening certain
+			why syn-ack same-distance echo-reply`,
+	}, {
 		name: "redirected to this machine",
 		see:  answered + "syn 0s to=me:15001\n +0.1ms syn-ack from=me on=lo ttl=64",
 		want: `syn-ack: open proxy certain

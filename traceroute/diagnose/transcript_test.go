@@ -41,7 +41,7 @@ import (
 //
 // An answer comes from host, by way of eth0, with a TTL that is left after two
 // routers (none on the link), and is delivered. Otherwise: from=gw, ttl=63,
-// on=eth1, on=lo, swallowed, bare (window 0, no options), quotes=other:80.
+// on=eth1, on=lo, swallowed, bare (window=0 and options=0), quotes=other:80.
 //
 // The words refused, host-unreachable, net-unreachable, expired and too-big
 // stand for an ICMP error of either family, a pair of numbers for one of its own.
@@ -313,6 +313,10 @@ func (f family) reply(o *rawprobe.Observations, after string, words []string) {
 			r.Delivered = false
 		case "bare":
 			r.Window, r.Options = 0, 0
+		case "window":
+			r.Window = number(value)
+		case "options":
+			r.Options = number(value)
 		case "from":
 			r.From = f.addr(value)
 		case "ttl":
