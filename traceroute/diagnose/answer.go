@@ -103,7 +103,7 @@ func conflictingAnswers(v *view) *Diagnosis {
 	}
 	by := somewhere()
 	if no.Kind == rawprobe.ICMPError && !v.byHost(no.From) {
-		by = device(no.From)
+		by = v.device(no.From)
 	}
 	first, second := yes, no
 	d := &Diagnosis{
@@ -143,33 +143,33 @@ func synAck(v *view) *Diagnosis {
 	if v.m.Route.Local {
 		return d
 	}
-	c := v.compare(rs)
-	v.distance(d, rs, c)
-	proxy := func() *Diagnosis {
-		return d.or(Proxy, somewhere(), "nothing else of the host's was seen to compare the SYN-ACK with: a transparent proxy answers so too")
-	}
+	at := v.origin(rs)
+	at.tell(v, d, rs)
 	switch {
-	case r.Window == 0 && r.Options == 0:
-		d.Cause, d.Certainty, d.Fault = Proxy, Likely, ptr(somewhere())
+	case r.Window == 0 && r.Options == 0 && !at.proven:
+		d.Cause, d.Certainty, d.Fault = Proxy, Likely, ptr(at.fault())
 		d.Summary = fmt.Sprintf("A device before the host answers for port %d, which may be open or not behind it.", v.port)
 		d.because("bare-syn-ack", "the SYN-ACK has no options and window 0, as SYN proxies send it")
 		d.or(Listening, v.destination(), "a very simple host sends such SYN-ACKs too")
-	case c == nearer:
-		d.Cause, d.Fault = Proxy, ptr(somewhere())
-		d.Summary = fmt.Sprintf("A device before the host seems to answer for port %d, which may be open or not behind it.", v.port)
-		d.Certainty = Likely
-		if len(rs) < 2 {
-			d.Certainty = Ambiguous
+	case at.c == nearer:
+		d.Cause, d.Fault = Proxy, ptr(at.fault())
+		d.Certainty = at.certainty(len(rs))
+		verb := "seems to answer"
+		if at.proven {
+			verb = "answers"
 		}
+		d.Summary = fmt.Sprintf("A device before the host%s %s for port %d, which may be open or not behind it.", at.name(), verb, v.port)
 		d.Next = "Ask for transparent proxies and load balancers on the way."
-		d.or(Listening, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
-	case c == farther, c == mixed:
+		if !at.proven {
+			d.or(Listening, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
+		}
+	case at.c == farther, at.c == mixed:
 		d.Certainty = Likely
 		d.Summary = fmt.Sprintf("Port %d is open, on a machine behind the one that answers echoes for this address.", v.port)
 		d.or(Proxy, somewhere(), "the SYN-ACK and the echo reply come from different distances")
-	case c == noBaseline:
+	case at.c == noBaseline:
 		d.Certainty = Likely
-		proxy()
+		d.or(Proxy, somewhere(), "nothing else of the host's was seen to compare the SYN-ACK with: a transparent proxy answers so too")
 	}
 	return d
 }
@@ -196,22 +196,24 @@ func reset(v *view) *Diagnosis {
 		d.Next = fmt.Sprintf("Check that the service runs and listens on %s (ss -ltn).", v.target)
 		return d
 	}
-	c := v.compare(rs)
-	v.distance(d, rs, c)
-	switch c {
+	at := v.origin(rs)
+	at.tell(v, d, rs)
+	switch at.c {
 	case nearer:
-		d.Cause, d.Fault = NetworkFirewall, ptr(somewhere())
-		d.Certainty = Likely
-		if len(rs) < 2 {
-			d.Certainty = Ambiguous
-		}
+		d.Cause, d.Fault = NetworkFirewall, ptr(at.fault())
+		d.Certainty = at.certainty(len(rs))
 		verb := "resets"
 		if d.Certainty == Ambiguous {
 			verb = "seems to reset"
 		}
-		d.Summary = fmt.Sprintf("A device before the host %s connections to port %d in the host's name.", verb, v.port)
+		d.Summary = fmt.Sprintf("A device before the host%s %s connections to port %d in the host's name.", at.name(), verb, v.port)
 		d.Next = fmt.Sprintf("Ask for firewalls on the way with a reject rule for tcp/%d.", v.port)
-		d.or(PortClosed, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
+		if at.named() {
+			d.Next = fmt.Sprintf("Ask whoever runs %s about a reject rule for tcp/%d.", at.hops[0].Address, v.port)
+		}
+		if !at.proven {
+			d.or(PortClosed, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
+		}
 	case farther, mixed:
 		d.Certainty = Likely
 		d.Summary = fmt.Sprintf("Port %d is closed, on a machine behind the one that answers echoes for this address, or the host's own firewall resets.", v.port)
@@ -255,10 +257,10 @@ func icmpFromTarget(v *view) *Diagnosis {
 		d.or(HostFirewall, v.destination(), "a firewall on %s can send the same message", v.target)
 	case rawprobe.SaysExpired:
 		d.Verdict, d.Cause, d.Certainty = NetworkDown, RoutingLoop, Likely
-		d.Fault = ptr(device(r.From))
+		d.Fault = ptr(v.device(r.From))
 		d.Summary = "Behind the target's address the packet goes round until its TTL is used up."
 		d.Next = fmt.Sprintf("Ask whoever runs %s where it forwards port %d to.", v.target, v.port)
-		d.or(NetworkFirewall, device(r.From), "a device can send the same message on purpose")
+		d.or(NetworkFirewall, v.device(r.From), "a device can send the same message on purpose")
 	}
 	return d
 }
@@ -271,8 +273,8 @@ func icmpFromRouter(v *view) *Diagnosis {
 		return nil
 	}
 	echo := firstError(v.echoErr)
-	alive := len(v.echoes) > 0
-	d := &Diagnosis{Verdict: Reject, Cause: NetworkFirewall, Certainty: Certain, RTT: r.RTT, Fault: ptr(device(r.From))}
+	alive := v.alive()
+	d := &Diagnosis{Verdict: Reject, Cause: NetworkFirewall, Certainty: Certain, RTT: r.RTT, Fault: ptr(v.device(r.From))}
 	d.because("icmp-from-router", "%s came from %s, quoting our SYN", describe(r), r.From)
 	d.Summary = fmt.Sprintf("A device on the way, %s, rejects connections to port %d (%s).", r.From, v.port, describe(r))
 	d.Next = fmt.Sprintf("Ask whoever runs %s about rules for tcp/%d.", r.From, v.port)
@@ -285,10 +287,10 @@ func icmpFromRouter(v *view) *Diagnosis {
 		d.Summary = fmt.Sprintf("SYNs to port %d go round, though the host answers echoes: their TTL was used up at %s.", v.port, r.From)
 		d.Next = fmt.Sprintf("Ask whoever runs %s about routes and rules for tcp/%d.", r.From, v.port)
 		d.because("host-alive", "the host answers ICMP echo: other traffic gets there")
-		return d.or(NetworkFirewall, device(r.From), "a rule there can lower the TTL or send the same message on purpose")
+		return d.or(NetworkFirewall, v.device(r.From), "a rule there can lower the TTL or send the same message on purpose")
 	case alive:
 		// A host that answers is not down, nor is its network.
-		v.otherFlows(d)
+		v.weighFlows(d)
 		return d
 	}
 	agreed := echo != nil && echo.Meaning() == m
@@ -297,7 +299,7 @@ func icmpFromRouter(v *view) *Diagnosis {
 	}
 	if !agreed {
 		d.Certainty = Likely
-		d.or(NetworkFirewall, device(r.From), "a firewall can send the same message, and nothing else of the host's was seen")
+		d.or(NetworkFirewall, v.device(r.From), "a firewall can send the same message, and nothing else of the host's was seen")
 	}
 	switch m {
 	case rawprobe.SaysHostUnreachable:
@@ -317,6 +319,10 @@ func icmpFromRouter(v *view) *Diagnosis {
 		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.target)
 	case rawprobe.SaysExpired:
 		d.Verdict, d.Cause = NetworkDown, RoutingLoop
+		if hops := v.period(); hops != nil {
+			d.Fault.Hops = hops
+			d.because("loop", "the same routers answer again and again from TTL %d on", hops[0].TTL)
+		}
 		d.Summary = fmt.Sprintf("The packet goes round: its TTL was used up at %s.", r.From)
 		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.target)
 	}
@@ -341,11 +347,11 @@ func oldConnection(v *view) *Diagnosis {
 	return nil
 }
 
-// otherFlows weighs a router's "unreachable" by what the same SYN met from
+// weighFlows weighs a router's "unreachable" by what the same SYN met from
 // other source ports: routers that share traffic among several ways send each
 // flow one way, and one of those may have no route.
-func (v *view) otherFlows(d *Diagnosis) {
-	d.because("host-alive", "the host answers ICMP echo: neither it nor its network is down")
+func (v *view) weighFlows(d *Diagnosis) {
+	d.because("host-alive", "the host answers %s: neither it nor its network is down", v.aliveBy())
 	refused, through := 0, 0
 	for _, r := range v.others {
 		switch r.Kind {

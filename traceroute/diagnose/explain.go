@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"synprobe/rawprobe"
+	"synprobe/traceroute"
 )
 
 // A check looks at the observations for one kind of explanation. It returns
@@ -36,7 +37,10 @@ var checks = []check{
 	{"dead-neighbor", deadNeighbor},
 	{"never-departed", neverDeparted},
 	{"silent-local", silentLocal},
+	{"other-flows", otherFlows},
+	{"loop", loop},
 	{"echo-refused", echoRefused},
+	{"bracket", bracket},
 	{"silent-subject", silentSubject},
 }
 
@@ -50,6 +54,7 @@ func Explain(o *rawprobe.Observations) Diagnosis {
 			continue
 		}
 		d.Evidence = append(d.Evidence, v.context()...)
+		d.Path = v.path
 		d.Tries, d.Answered = v.tries, v.answered
 		if o.Interrupted && len(v.subject) == 0 && len(d.Alternatives) > 0 { // else no silence is part of it
 			d.weaken(Ambiguous)
@@ -100,7 +105,10 @@ type view struct {
 	echoes  []*rawprobe.Reply // echo replies
 	echoErr []*rawprobe.Reply // ICMP errors for an echo
 
-	tries    int              // subject SYNs, taken by the kernel or not
+	controls []*rawprobe.Reply // the host's answers to other controls of full TTL
+	path     traceroute.Path
+
+	tries    int              // subject SYNs of full TTL, taken by the kernel or not
 	refusals int              // of those, not taken
 	refused  rawprobe.Refusal // why the last was not, where nothing outside answered any
 	answered int
@@ -118,12 +126,13 @@ func look(o *rawprobe.Observations) *view {
 	}
 	v := &view{o: o, m: &m, target: o.Target.Addr().WithZone(""), port: o.Target.Port()}
 	v.out = netip.AddrPortFrom(v.target, v.port)
+	v.path = traceroute.Read(o)
 	for i := range o.Sent {
 		s := &o.Sent[i]
 		if s.Kind == rawprobe.Echo && s.Refused == rawprobe.NotRefused {
 			v.echoed = true
 		}
-		if s.Kind != rawprobe.Subject {
+		if s.Kind != rawprobe.Subject || s.Stepped() {
 			continue
 		}
 		v.tries++
@@ -142,25 +151,46 @@ func look(o *rawprobe.Observations) *view {
 		if r.Probe < 0 || r.Probe >= len(o.Sent) {
 			continue // a record from elsewhere: it answers nothing of this run's
 		}
-		switch kind := o.Sent[r.Probe].Kind; {
-		case kind == rawprobe.Subject:
+		s := &o.Sent[r.Probe]
+		switch {
+		case s.Stepped() && r.Meaning() == rawprobe.SaysExpired:
+			// That is what it was sent for: see path.
+		case s.Kind == rawprobe.Subject:
 			v.subject = append(v.subject, r)
 			if r.Delivered && !r.Loopback {
 				v.refused = rawprobe.NotRefused
 			}
-			if !seen[r.Probe] {
+			if !s.Stepped() && !seen[r.Probe] {
 				seen[r.Probe] = true
 				v.answered++
 			}
-		case kind == rawprobe.OtherFlow:
+		case s.Kind == rawprobe.OtherFlow:
 			v.others = append(v.others, r)
-		case kind == rawprobe.Echo && r.Kind == rawprobe.EchoReply:
+		case r.Kind == rawprobe.EchoReply:
 			v.echoes = append(v.echoes, r)
-		case kind == rawprobe.Echo && r.Kind == rawprobe.ICMPError && !v.ownDeadNeighbor(r):
-			v.echoErr = append(v.echoErr, r)
+		case s.Kind == rawprobe.Echo:
+			if r.Kind == rawprobe.ICMPError && !v.ownDeadNeighbor(r) {
+				v.echoErr = append(v.echoErr, r)
+			}
+		case v.byHost(r.From) && (r.Kind != rawprobe.ICMPError || s.Kind == rawprobe.ControlUDP && r.Meaning() == rawprobe.SaysRefused):
+			v.controls = append(v.controls, r)
 		}
 	}
 	return v
+}
+
+// alive reports whether the host answered anything but the subject.
+func (v *view) alive() bool { return len(v.echoes) > 0 || len(v.controls) > 0 }
+
+// control returns the host's first answer to a kind of control, nil where there
+// is none.
+func (v *view) control(kind rawprobe.ProbeKind) *rawprobe.Reply {
+	for _, r := range v.controls {
+		if v.o.Sent[r.Probe].Kind == kind {
+			return r
+		}
+	}
+	return nil
 }
 
 // ownDeadNeighbor reports whether an ICMP error is this machine's own word
@@ -198,6 +228,8 @@ func (v *view) destination() Fault {
 		ttl = 0
 	case v.onLink():
 		ttl = 1
+	case v.path.Depth > 0:
+		ttl = v.path.Depth
 	}
 	return Fault{Where: Destination, Hops: []Hop{{TTL: ttl, Address: v.target}}}
 }
@@ -214,9 +246,19 @@ func (v *view) local() Fault {
 	return Fault{Where: Local, Hops: []Hop{{TTL: 0, Address: own}}}
 }
 
-// device is the fault of a device on the way that gave its address.
-func device(a netip.Addr) Fault {
-	return Fault{Where: Path, Hops: []Hop{{TTL: UnknownTTL, Address: a}}}
+// device is the fault of a device on the way that gave its address. Its TTL is
+// where it let a probe expire, else where its refusal first appeared.
+func (v *view) device(a netip.Addr) Fault {
+	ttl := v.path.Find(a)
+	for i := 0; ttl == 0 && i < len(v.path.Hops); i++ {
+		if slices.Contains(v.path.Hops[i].Addrs, a) {
+			ttl = i + 1
+		}
+	}
+	if ttl == 0 {
+		ttl = UnknownTTL
+	}
+	return Fault{Where: Path, Hops: []Hop{{TTL: ttl, Address: a}}}
 }
 
 // somewhere is the fault of a device on the way that did not.

@@ -47,7 +47,7 @@ func (v *view) silence(d *Diagnosis) {
 // taken counts the subject SYNs that the kernel took, and says when.
 func (v *view) taken() (n int, first, last time.Time) {
 	for i := range v.o.Sent {
-		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject && s.Refused == rawprobe.NotRefused {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject && !s.Stepped() && s.Refused == rawprobe.NotRefused {
 			if n++; n == 1 {
 				first = s.Time
 			}
@@ -117,7 +117,7 @@ func echoRefused(v *view) *Diagnosis {
 	if r == nil || len(v.echoes) > 0 || v.byHost(r.From) {
 		return nil
 	}
-	d := &Diagnosis{Certainty: Likely, Fault: ptr(device(r.From))}
+	d := &Diagnosis{Certainty: Likely, Fault: ptr(v.device(r.From))}
 	switch r.Meaning() {
 	case rawprobe.SaysHostUnreachable:
 		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.destination())
@@ -136,7 +136,7 @@ func echoRefused(v *view) *Diagnosis {
 	}
 	v.silence(d)
 	d.because("echo-refused", "%s came from %s, quoting our ICMP echo", describe(r), r.From)
-	return d.or(NetworkFirewall, device(r.From), "a firewall there may refuse echoes and drop SYNs")
+	return d.or(NetworkFirewall, v.device(r.From), "a firewall there may refuse echoes and drop SYNs")
 }
 
 // silentSubject: nothing came back, and nothing says where it was lost. What
