@@ -462,8 +462,9 @@ func loop(v *view) *Diagnosis {
 	if hops == nil || len(v.subject) > 0 {
 		return nil
 	}
-	d := &Diagnosis{Verdict: NetworkDown, Cause: RoutingLoop, Certainty: Certain, Fault: &Fault{Where: Path, Hops: hops}}
+	d := &Diagnosis{Verdict: NetworkDown, Cause: RoutingLoop, Fault: &Fault{Where: Path, Hops: hops}}
 	v.silence(d)
+	d.Certainty = Certain // by the routers' own words, however short the silence
 	d.because("loop", "the same routers answer again and again from TTL %d on", hops[0].TTL)
 	d.Summary = fmt.Sprintf("The packet goes round %s.", span(hops))
 	d.Next = fmt.Sprintf("Ask whoever runs the routers there about their routes to %s.", v.target)
