@@ -127,6 +127,10 @@ func bracket(v *view) *Diagnosis {
 			d.or(Unknown, Fault{Where: Nowhere}, "packets get lost on the way, and these may have been lost by chance")
 		}
 	}
+	if v.o.Interrupted && len(d.Alternatives) == 0 {
+		d.Certainty = Ambiguous
+		d.or(Unknown, Fault{Where: Nowhere}, "the run was interrupted: answers may have been on their way")
+	}
 	return d
 }
 
