@@ -1037,9 +1037,17 @@ var cases = []explained{
 	{
 		// Field note 1: gw may drop after its TTL check, r2 on the way in.
 		name: "a firewall between the first two routers",
-		see:  silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n syn 1.3s ttl=3",
+		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
+			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3",
 		want: `bracket: drop network-firewall certain
 			at path 1:gw 2:r2
+			why silent-subject subject-path control-passes host-alive echo-reply`,
+	}, {
+		name: "a firewall between the first two routers, as far as an interrupted run shows",
+		see:  silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n syn 1.3s ttl=3\n interrupted",
+		want: `bracket: drop network-firewall ambiguous
+			at path 1:gw 2:r2
+			or unknown@unknown
 			why silent-subject subject-path control-passes host-alive echo-reply`,
 	}, {
 		// Field note 36: five faults give these packets.
