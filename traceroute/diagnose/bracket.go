@@ -133,6 +133,10 @@ func bracket(v *view) *Diagnosis {
 		v.onTheWay(d, last, ttl, control, shared)
 	}
 	v.byChance(d, last)
+	if v.o.Interrupted && len(d.Alternatives) == 0 {
+		d.Certainty = Ambiguous
+		d.or(Unknown, Fault{Where: Nowhere}, "the run was interrupted: answers may have been on their way")
+	}
 	return d
 }
 
@@ -501,8 +505,9 @@ func loop(v *view) *Diagnosis {
 	if hops == nil || len(v.subject) > 0 {
 		return nil
 	}
-	d := &Diagnosis{Verdict: NetworkDown, Cause: RoutingLoop, Certainty: Certain, Fault: &Fault{Where: Path, Hops: hops}}
+	d := &Diagnosis{Verdict: NetworkDown, Cause: RoutingLoop, Fault: &Fault{Where: Path, Hops: hops}}
 	v.silence(d)
+	d.Certainty = Certain // by the routers' own words, however short the silence
 	d.because("loop", "the same routers answer again and again from TTL %d on", hops[0].TTL)
 	d.Summary = fmt.Sprintf("The packet goes round %s.", span(hops))
 	d.Next = fmt.Sprintf("Ask whoever runs the routers there about their routes to %s.", v.target)

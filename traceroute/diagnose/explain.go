@@ -119,6 +119,13 @@ type view struct {
 }
 
 func look(o *rawprobe.Observations) *view {
+	// A reply to a probe that is not in the record answers nothing of it.
+	stray := func(r rawprobe.Reply) bool { return r.Probe < 0 || r.Probe >= len(o.Sent) }
+	if slices.ContainsFunc(o.Replies, stray) {
+		rest := *o
+		rest.Replies = slices.DeleteFunc(slices.Clone(o.Replies), stray)
+		o = &rest
+	}
 	m := o.Machine
 	m.Interface.Name = printable(m.Interface.Name)
 	m.Down = slices.Clone(m.Down)
@@ -149,9 +156,6 @@ func look(o *rawprobe.Observations) *view {
 	seen := make(map[int]bool)
 	for i := range o.Replies {
 		r := &o.Replies[i]
-		if r.Probe < 0 || r.Probe >= len(o.Sent) {
-			continue // a record from elsewhere: it answers nothing of this run's
-		}
 		s := &o.Sent[r.Probe]
 		switch {
 		case s.Stepped() && r.Meaning() == rawprobe.SaysExpired:
