@@ -511,7 +511,7 @@ func TestLossAndAnswer(t *testing.T) {
 			if p.n < 3 {
 				return nil
 			}
-			return []answer{p.echoReply().after(20 * ms)}
+			return []answer{p.echoReply().after(15 * ms)}
 		}
 	})
 	if s.ended() != "1.82s" || o.Replies[len(o.Replies)-1].Probe != s.index("syn", 5) {
@@ -751,7 +751,7 @@ func TestFailures(t *testing.T) {
 
 	o, s, err := tryPlay(t, net4, Options{}, func(s *script) {
 		s.echo = answers(20*ms, probe.echoReply)
-		time.AfterFunc(700*ms, func() { close(s.events) })
+		time.AfterFunc(700*ms, s.breakTap)
 	})
 	if !errors.Is(err, errTapFailed) || s.ended() != "700ms" || len(o.Replies) != 2 || o.Interrupted {
 		t.Errorf("a failed tap: %v after %s, %+v", err, s.ended(), o.Replies)

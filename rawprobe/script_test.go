@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,6 +76,8 @@ type script struct {
 	deaf    bool            // the tap shows no departures
 	ctx     context.Context // of the run, where the test wants another
 
+	mu       sync.Mutex // guards events against its end
+	broken   bool
 	events   chan Event
 	lines    []string
 	setup    []string
@@ -223,7 +226,7 @@ func (s *script) Send(packet []byte, m *Machine, via *[6]byte) error {
 			p = readProbe(s.t, raw)
 			p.kind, p.n, p.net = s.probes[len(s.probes)-1].kind, s.counts[s.probes[len(s.probes)-1].kind], s.net
 		}
-		s.events <- Event{Data: raw, Time: time.Now(), Direction: pcap.Outgoing, Interface: m.Route.Interface, ChecksumPartial: true}
+		s.arrive(Event{Data: raw, Direction: pcap.Outgoing, Interface: m.Route.Interface, ChecksumPartial: true})
 	}
 	respond := s.syn
 	if p.kind == "echo" {
@@ -270,8 +273,20 @@ func (s *script) deliver(answers []answer) {
 }
 
 func (s *script) arrive(ev Event) {
-	ev.Time = time.Now()
-	s.events <- ev
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.broken {
+		ev.Time = time.Now()
+		s.events <- ev
+	}
+}
+
+// breakTap ends the stream of events.
+func (s *script) breakTap() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken = true
+	close(s.events)
 }
 
 // A probe is one packet that a run sent, read by gopacket alone.
