@@ -470,7 +470,8 @@ func (r *Run) delivered(ev Event) {
 		}
 		key = tcpDelivery(&tcp)
 	}
-	for i := range r.obs.Replies {
+	// The newest first: a try before this one may have been eaten.
+	for i := len(r.keys) - 1; i >= 0; i-- {
 		if r.keys[i] == key && !r.obs.Replies[i].Delivered {
 			r.obs.Replies[i].Delivered = true
 			return
