@@ -14,7 +14,9 @@ export CGO_ENABLED = 0
 
 # git refuses to speak about a tree that another user owns (make test as root),
 # and go then refuses to build: do without the version stamp there.
+# Tests that build the program need no stamp.
 BUILDVCS := $(shell git status >/dev/null 2>&1 && echo auto || echo false)
+test race lint cross fuzz: export GOFLAGS := $(shell $(GO) env GOFLAGS) -buildvcs=false
 
 # LAB=1 makes a test fail that can't build its network, instead of skip.
 ROOT := $(filter 0,$(shell id -u))
@@ -35,11 +37,11 @@ build:
 
 test:
 	@$(if $(ROOT),,echo "make test: not root: tests that need a network namespace may skip; as root all of them run")
-	LAB=$(LAB) $(GO) test -buildvcs=false $(TESTFLAGS) ./...
+	LAB=$(LAB) $(GO) test $(TESTFLAGS) ./...
 
 race:
 	@if command -v "$$($(GO) env CC)" >/dev/null; then set -x; \
-		LAB=$(LAB) CGO_ENABLED=1 $(GO) test -race -buildvcs=false $(TESTFLAGS) $(RACEFLAGS) ./...; \
+		LAB=$(LAB) CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) $(RACEFLAGS) ./...; \
 	else echo "make race: SKIPPED: the race detector needs a C compiler, and there is no $$($(GO) env CC)"; fi
 
 # go test -fuzz takes one target at a time.
@@ -59,7 +61,7 @@ lint:
 
 cross:
 	@for target in $(CROSS); do echo "== $$target"; \
-		GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) build -buildvcs=false ./... && \
+		GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) build ./... && \
 		GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./... || exit 1; \
 	done
 
