@@ -166,6 +166,14 @@ func TestReadmeWords(t *testing.T) {
 	same(t, "cause", column(t, "Verdicts", 1), values(constants(t, diagnoseDir, "Cause")))
 	same(t, "fault", column(t, "Verdicts", 3), values(constants(t, diagnoseDir, "Where")))
 	same(t, "where", column(t, "Where a fault is", 0), values(constants(t, diagnoseDir, "Where")))
+	var words []string // of a path: statuses, and the kinds of probe that are controls
+	for name, kind := range constants(t, "rawprobe", "ProbeKind") {
+		if name != "Subject" && name != "OtherFlow" {
+			words = append(words, kind)
+		}
+	}
+	words = append(words, values(constants(t, "traceroute", "Status"))...)
+	same(t, "word of a path", column(t, "Words of a path", 0), set(words))
 	same(t, "certainty", column(t, "Certainty", 0), values(constants(t, diagnoseDir, "Certainty")))
 	same(t, "error kind", column(t, "Kinds of error", 0), values(constants(t, reportDir, "ErrorKind")))
 }
