@@ -64,6 +64,7 @@ func Observe(ctx context.Context, link Link, target netip.AddrPort, opt Options)
 		return r.obs, err
 	}
 	err = r.loop(ctx, newDirect(r))
+	r.obs.doubtTimes()
 	r.obs.Tap = link.Final(&r.obs.Machine, target.Addr())
 	return r.obs, err
 }
