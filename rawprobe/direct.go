@@ -28,8 +28,6 @@ const (
 	// one that forwards a port to a dead machine, while its own address
 	// answers.
 	farPatience = 3700 * time.Millisecond
-	// longest is the end of a run that nothing has settled.
-	longest = 4300 * time.Millisecond
 
 	// Our own requests to the next hop: three in a second, and one more in
 	// case some were lost.
@@ -59,9 +57,14 @@ const (
 	unreachableGrace = 400 * time.Millisecond
 )
 
-// direct asks with full TTL only: the subject's SYN, an echo beside each, our
-// own request to the next hop.
-type direct struct {
+// Direct is the plan that asks with full TTL only: the subject's SYN, an echo
+// beside each, our own request to the next hop.
+type Direct struct {
+	// Brief says that nobody is left who may still report the host as
+	// unreachable: the path shows that the host is there and no router
+	// searches for it. Silence is then believed as soon as it may be.
+	Brief bool
+
 	r       *Run
 	asks    int
 	nextAsk time.Time
@@ -73,9 +76,11 @@ type direct struct {
 	flowsTried time.Time // when the other flows were sent
 }
 
-func newDirect(r *Run) *direct { return &direct{r: r} }
+// NewDirect returns the plan for a run.
+func NewDirect(r *Run) *Direct { return &Direct{r: r} }
 
-func (d *direct) step(now time.Time) (time.Time, bool, error) {
+// Step implements Plan.
+func (d *Direct) Step(now time.Time) (time.Time, bool, error) {
 	if d.first.IsZero() {
 		d.first = now
 	}
@@ -83,8 +88,9 @@ func (d *direct) step(now time.Time) (time.Time, bool, error) {
 	if err != nil {
 		return wake, true, err
 	}
-	if d.needsNextHop(now) {
-		return earliest(wake, d.first.Add(askPatience)), false, nil
+	if d.needsNextHop() {
+		until := d.first.Add(askPatience)
+		return earliest(wake, until), !now.Before(until), nil
 	}
 	settled, until := d.settled(now)
 	if settled {
@@ -112,9 +118,9 @@ func (d *direct) step(now time.Time) (time.Time, bool, error) {
 }
 
 // askNextHop sends the next of our own requests where one is due.
-func (d *direct) askNextHop(now time.Time) (wake time.Time, err error) {
+func (d *Direct) askNextHop(now time.Time) (wake time.Time, err error) {
 	r := d.r
-	wake = d.first.Add(longest)
+	wake = now.Add(farPatience) // not for the next hop's sake
 	if !r.obs.Machine.Interface.Resolves || r.obs.Machine.Route.Local || r.neighborAlive() || d.asks == maxAsks {
 		return wake, nil
 	}
@@ -129,15 +135,16 @@ func (d *direct) askNextHop(now time.Time) (wake time.Time, err error) {
 }
 
 // needsNextHop reports whether the subject has to wait for the link-layer
-// address to which it must be sent past the IP stack.
-func (d *direct) needsNextHop(now time.Time) bool {
+// address to which it must be sent past the IP stack. Without one it is not
+// sent: the IP stack would take another way than the connection's.
+func (d *Direct) needsNextHop() bool {
 	m := &d.r.obs.Machine
-	return d.tries == 0 && m.Route.ByPort && m.Interface.Resolves && !d.r.neighborAlive() && now.Before(d.first.Add(askPatience))
+	return d.tries == 0 && m.Route.ByPort && m.Interface.Resolves && !d.r.neighborAlive()
 }
 
 // try sends the subject and an echo beside it. Their order alternates: a
 // device that drops every n-th packet would otherwise always meet the same.
-func (d *direct) try(now time.Time) error {
+func (d *Direct) try(now time.Time) error {
 	order := []*stream{d.r.subject, d.r.echo}
 	if d.tries%2 == 1 {
 		order[0], order[1] = order[1], order[0]
@@ -161,26 +168,26 @@ func (d *direct) try(now time.Time) error {
 }
 
 // interval shortens the pauses where the caller does not want to wait.
-func (d *direct) interval(usual time.Duration) time.Duration {
+func (d *Direct) interval(usual time.Duration) time.Duration {
 	if t := d.r.opt.Timeout; t > 0 {
 		return min(usual, t/time.Duration(d.wanted()+1))
 	}
 	return usual
 }
 
-func (d *direct) wanted() int {
+func (d *Direct) wanted() int {
 	if d.r.opt.Tries > 0 {
 		return d.r.opt.Tries
 	}
 	return defaultTries
 }
 
-func (d *direct) wantsTry(now time.Time) bool {
+func (d *Direct) wantsTry(now time.Time) bool {
 	return d.mayTry(now) && !now.Before(d.nextTry)
 }
 
 // mayTry reports whether another subject SYN would say more.
-func (d *direct) mayTry(now time.Time) bool {
+func (d *Direct) mayTry(now time.Time) bool {
 	r := d.r
 	switch a := r.conclusive(); {
 	case d.tries == 0:
@@ -193,7 +200,11 @@ func (d *direct) mayTry(now time.Time) bool {
 	case a != nil:
 		// So is one that came from another distance than the echo's: a
 		// difference that repeats is no accident of the way back.
-		return d.tries < 2 && r.disputed(a)
+		if d.tries < 2 && r.disputed(a) {
+			d.nextTry = earliest(d.nextTry, a.seen.Add(minGrace))
+			return true
+		}
+		return false
 	case d.tries < d.wanted():
 		return true
 	}
@@ -202,7 +213,7 @@ func (d *direct) mayTry(now time.Time) bool {
 }
 
 // settled reports whether enough is known, else until when to wait for more.
-func (d *direct) settled(now time.Time) (bool, time.Time) {
+func (d *Direct) settled(now time.Time) (bool, time.Time) {
 	r := d.r
 	var until time.Time
 	switch a := r.conclusive(); {
@@ -219,7 +230,7 @@ func (d *direct) settled(now time.Time) (bool, time.Time) {
 		for i := range r.obs.Replies {
 			until = latest(until, r.obs.Replies[i].seen.Add(deliverPatience))
 		}
-	case !a.Delivered, d.tries > 1 && a.Probe != r.subject.probes[d.tries-1]:
+	case !a.Delivered, d.tries > 1 && r.disputed(a) && !r.answeredLast():
 		// The answer to the last try is still to come.
 		until = d.last.Add(deliverPatience + a.RTT)
 	case !r.echoSettled():
@@ -239,7 +250,7 @@ func (d *direct) settled(now time.Time) (bool, time.Time) {
 }
 
 // silentUntil is when silence is believed.
-func (d *direct) silentUntil() time.Time {
+func (d *Direct) silentUntil() time.Time {
 	r := d.r
 	if t := r.opt.Timeout; t > 0 {
 		return d.first.Add(t)
@@ -250,14 +261,14 @@ func (d *direct) silentUntil() time.Time {
 	case r.obs.Machine.Interface.Resolves && !r.obs.Machine.Route.Local && !r.neighborAlive() && len(r.obs.Replies) == 0:
 		// The next hop is dead: nobody is left to wait for.
 		return d.first.Add(askPatience)
-	case !r.obs.Machine.Route.Local:
+	case !r.obs.Machine.Route.Local && !d.Brief:
 		end = latest(end, d.first.Add(farPatience+rtt))
 	}
-	return earliest(end, latest(d.first.Add(longest+rtt), d.last.Add(3*rtt)))
+	return end
 }
 
 // grace is how long the echo's answer is waited for after the subject's.
-func (d *direct) grace(a *Reply) time.Duration {
+func (d *Direct) grace(a *Reply) time.Duration {
 	g := min(max(2*a.RTT, minGrace), maxGrace)
 	if a.Kind == ICMPError && a.unreachable() {
 		g = max(g, unreachableGrace)
@@ -279,7 +290,7 @@ func (r *Run) conclusive() *Reply {
 	var first *Reply
 	for i := range r.obs.Replies {
 		a := &r.obs.Replies[i]
-		if r.obs.Sent[a.Probe].Kind != Subject || a.Kind == OldAck || a.Kind == ICMPError && a.Meaning() == SaysNothing || r.aboutNeighbor(a) {
+		if r.obs.Sent[a.Probe].Kind != Subject || a.Kind == OldAck || a.Kind == ICMPError && a.Meaning() == SaysNothing || r.aboutNeighbor(a) || r.expected(a) {
 			continue
 		}
 		if a.Delivered {
@@ -292,6 +303,11 @@ func (r *Run) conclusive() *Reply {
 	return first
 }
 
+// expected reports whether a probe that was meant to expire on the way did.
+func (r *Run) expected(a *Reply) bool {
+	return a.Kind == ICMPError && a.Meaning() == SaysExpired && r.obs.Sent[a.Probe].Stepped()
+}
+
 func (r *Run) aboutNeighbor(a *Reply) bool {
 	return a.Kind == ICMPError && a.Loopback && a.unreachable() && !r.obs.Machine.Route.Local
 }
@@ -301,7 +317,23 @@ func (r *Run) aboutNeighbor(a *Reply) bool {
 func (r *Run) pending(now time.Time) bool {
 	for i := range r.obs.Replies {
 		a := &r.obs.Replies[i]
-		if r.obs.Sent[a.Probe].Kind == Subject && !a.Delivered && now.Sub(a.seen) < deliverPatience {
+		if r.obs.Sent[a.Probe].Kind == Subject && !a.Delivered && !r.expected(a) && now.Sub(a.seen) < deliverPatience {
+			return true
+		}
+	}
+	return false
+}
+
+// answeredLast reports whether the last full-TTL try has an answer of its own.
+func (r *Run) answeredLast() bool {
+	last := -1
+	for _, i := range r.subject.probes {
+		if !r.obs.Sent[i].Stepped() {
+			last = i
+		}
+	}
+	for i := range r.obs.Replies {
+		if r.obs.Replies[i].Probe == last {
 			return true
 		}
 	}
@@ -315,7 +347,17 @@ func (r *Run) disputed(a *Reply) bool {
 		return false
 	}
 	for i := range r.obs.Replies {
-		if e := &r.obs.Replies[i]; e.Kind == EchoReply && e.Distance() != a.Distance() {
+		if e := &r.obs.Replies[i]; e.Kind == EchoReply && !r.obs.Sent[e.Probe].Stepped() && e.Distance() != a.Distance() {
+			return true
+		}
+	}
+	return false
+}
+
+// answered reports whether the i-th probe of all has an answer.
+func (r *Run) answered(i int) bool {
+	for j := range r.obs.Replies {
+		if r.obs.Replies[j].Probe == i {
 			return true
 		}
 	}
@@ -340,23 +382,33 @@ func (r *Run) contradicted(a *Reply) bool {
 // tryOtherFlows sends the subject's SYN from two other source ports.
 func (r *Run) tryOtherFlows() error {
 	for range otherFlows {
-		src, err := r.link.Hold(netip.AddrPortFrom(r.obs.Machine.Route.Source, 0))
+		st, err := r.newFlow()
 		if err != nil {
 			return err
 		}
-		flow := Flow{Src: withoutZone(src), Dst: r.subject.flow.Dst}
-		t, err := newSYN(OtherFlow, flow, r.isn, r.obs.Machine.Route.MTU)
-		if err != nil {
-			return err
-		}
-		st := &stream{kind: OtherFlow, t: t, flow: flow, isn: r.isn, out: flow}
-		r.streams = append(r.streams, st)
-		r.others = append(r.others, st)
 		if err := r.send(st, DefaultTTL); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// newFlow opens another flow for the subject's SYN, from a source port of its
+// own.
+func (r *Run) newFlow() (*stream, error) {
+	src, err := r.link.Hold(netip.AddrPortFrom(r.obs.Machine.Route.Source, 0))
+	if err != nil {
+		return nil, err
+	}
+	flow := Flow{Src: withoutZone(src), Dst: r.subject.flow.Dst}
+	t, err := newSYN(OtherFlow, flow, r.isn, r.obs.Machine.Route.MTU)
+	if err != nil {
+		return nil, err
+	}
+	st := &stream{kind: OtherFlow, t: t, flow: flow, isn: r.isn, out: flow}
+	r.streams = append(r.streams, st)
+	r.others = append(r.others, st)
+	return st, nil
 }
 
 // othersAnswered reports whether every other flow has met its fate.
@@ -372,19 +424,21 @@ func (r *Run) othersAnswered() bool {
 
 func (r *Run) refusedByFirewall() bool { return r.lastRefusal() == RefusedByFirewall }
 
-// lastRefusal is what the kernel said to the last subject SYN.
+// lastRefusal is what the kernel said to the last subject SYN of full TTL.
 func (r *Run) lastRefusal() Refusal {
-	p := r.subject.probes
-	if len(p) == 0 {
-		return NotRefused
+	why := NotRefused
+	for _, i := range r.subject.probes {
+		if !r.obs.Sent[i].Stepped() {
+			why = r.obs.Sent[i].Refused
+		}
 	}
-	return r.obs.Sent[p[len(p)-1]].Refused
+	return why
 }
 
-// echoSettled reports whether the last echo has met its fate.
+// echoSettled reports whether an echo of full TTL has met its fate.
 func (r *Run) echoSettled() bool {
 	for i := range r.obs.Replies {
-		if r.obs.Sent[r.obs.Replies[i].Probe].Kind == Echo {
+		if s := &r.obs.Sent[r.obs.Replies[i].Probe]; s.Kind == Echo && !s.Stepped() {
 			return true
 		}
 	}
@@ -407,7 +461,7 @@ func (o *Observations) SilenceByChance() float64 {
 	var subjects int
 	answered := make(map[int]bool)
 	for i := range o.Replies {
-		if o.Replies[i].Kind == EchoReply {
+		if o.Replies[i].Kind == EchoReply && !o.Sent[o.Replies[i].Probe].Stepped() {
 			answered[o.Replies[i].Probe] = true
 		}
 	}
@@ -418,7 +472,7 @@ func (o *Observations) SilenceByChance() float64 {
 	echoes := 0
 	for i := range o.Sent {
 		switch s := &o.Sent[i]; {
-		case s.Refused != NotRefused:
+		case s.Refused != NotRefused, s.Stepped():
 		case s.Kind == Subject:
 			subjects++
 		case s.Kind == Echo && (answered[i] || o.End.Sub(s.Time) > patience):
@@ -428,7 +482,7 @@ func (o *Observations) SilenceByChance() float64 {
 	if subjects == 0 || echoes == 0 {
 		return 0
 	}
-	loss := 1 - float64(len(answered))/float64(echoes)
+	loss := max(0, 1-float64(len(answered))/float64(echoes))
 	return math.Pow(loss, float64(subjects))
 }
 

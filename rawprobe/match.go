@@ -19,6 +19,7 @@ type stream struct {
 	id     uint16 // the identifier of an echo
 	cookie uint32 // the first payload bytes of an echo
 	seq    uint16 // the sequence number of the first echo
+	ack    uint32 // the acknowledgement of the first control ACK
 	probes []int  // indexes into Observations.Sent, in order
 	// out is the flow as the tap saw it leave: where this machine
 	// translates, answers on the tap carry these addresses.
@@ -76,24 +77,38 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 		flow = Flow{netip.AddrPortFrom(ip.Src, tcp.SrcPort), netip.AddrPortFrom(ip.Dst, tcp.DstPort)}
 		if tcp.Flags.Has(wire.RST) {
 			for _, st := range r.streams {
-				if st.t.proto == wire.ProtoTCP && tcp.Seq == st.isn+1 && (flow == st.flow || flow == st.out) {
+				if st.kind == Subject && tcp.Seq == st.isn+1 && (flow == st.flow || flow == st.out) {
 					r.obs.OwnResets++
 					r.passed(st)
 				}
 			}
 			return
 		}
-		if tcp.Flags != wire.SYN {
-			return
-		}
 		for _, c := range r.streams {
-			if c.t.proto == wire.ProtoTCP && c.isn == tcp.Seq {
-				st = c
-				s = r.probe(st, func(s *Sent) bool {
-					return tcp.Options.HasTimestamps && s.TSval == tcp.Options.TSval
+			switch {
+			case c.t.proto != wire.ProtoTCP:
+				continue
+			case c.kind == ControlACK:
+				s = r.probe(c, func(s *Sent) bool { return tcp.Flags == wire.ACK && s.Seq == tcp.Seq && s.Ack == tcp.Ack })
+			default:
+				s = r.probe(c, func(s *Sent) bool {
+					return tcp.Flags == wire.SYN && s.Seq == tcp.Seq && tcp.Options.HasTimestamps && s.TSval == tcp.Options.TSval
 				})
 			}
 			if s != nil {
+				st = c
+				break
+			}
+		}
+	case wire.ProtoUDP:
+		udp, err := wire.ParseUDP(ip.Payload)
+		if err != nil {
+			return
+		}
+		flow = Flow{netip.AddrPortFrom(ip.Src, udp.SrcPort), netip.AddrPortFrom(ip.Dst, udp.DstPort)}
+		for _, c := range r.streams {
+			if s = r.probe(c, func(s *Sent) bool { return s.Kind == ControlUDP && s.Flow.Dst.Port() == udp.DstPort }); s != nil {
+				st = c
 				break
 			}
 		}
@@ -234,14 +249,17 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 		}
 	}
 	if r.early[key] > 0 {
-		r.early[key]--
+		if r.early[key]--; r.early[key] == 0 {
+			delete(r.early, key)
+		}
 		reply.Delivered = true
 	}
 	r.keys = append(r.keys, key)
 	r.obs.Replies = append(r.obs.Replies, reply)
 }
 
-// ownSequence reports whether seq is that of a reset our kernel sends after a
+// ownSequence reports whether seq is the one after a SYN of ours: what an
+// answer acknowledges, and what a reset has that our kernel sends after a
 // SYN-ACK. On loopback such a reset also arrives here.
 func (r *Run) ownSequence(seq uint32) bool {
 	for _, st := range r.streams {
@@ -261,6 +279,16 @@ func (r *Run) answer(ip *wire.IP, tcp *wire.TCP, reply *Reply) *stream {
 	back := Flow{Src: netip.AddrPortFrom(ip.Dst, tcp.DstPort), Dst: netip.AddrPortFrom(ip.Src, tcp.SrcPort)}
 	for _, st := range r.streams {
 		if st.t.proto != wire.ProtoTCP || len(st.probes) == 0 || back != st.out && back != st.flow {
+			continue
+		}
+		if st.kind == ControlACK {
+			// RFC 9293, section 3.10.7.1: "If the ACK bit is on,
+			// <SEQ=SEG.ACK><CTL=RST>".
+			if tcp.Flags.Has(wire.RST) && !tcp.Flags.Has(wire.ACK) &&
+				r.nameExactly(st, reply, func(s *Sent) bool { return s.Ack == tcp.Seq }) {
+				reply.Kind = Reset
+				return st
+			}
 			continue
 		}
 		valid := tcp.Flags.Has(wire.ACK) && tcp.Ack == st.isn+1
@@ -328,6 +356,14 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 		return q.HasEcho && (q.EchoID == st.id || q.EchoID == st.outID) &&
 			r.nameExactly(st, reply, func(s *Sent) bool { return uint16(s.Seq) == q.EchoSeq })
 	}
+	if st.kind == ControlUDP {
+		return q.HasPorts && (q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()) &&
+			r.nameExactly(st, reply, func(s *Sent) bool { return s.Flow.Dst.Port() == q.DstPort })
+	}
+	if st.kind == ControlACK {
+		return q.HasSeq && q.Seq == st.isn+1 && (q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()) &&
+			r.name(st, reply, func(s *Sent) bool { return q.HasAck && s.Ack == q.Ack || q.IP.Version == 4 && s.ID == q.IP.ID })
+	}
 	if !q.HasSeq || q.Seq != st.isn {
 		return false
 	}
@@ -346,21 +382,50 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 	})
 }
 
+// inFlight is how long a probe may be without an answer and still provoke one
+// that names no probe.
+const inFlight = time.Second
+
 // name sets the probe that a reply answers: the one that is named by what the
-// reply carries, else the last one that was sent.
+// reply carries; else the only one, or the only TTL, that is in flight. Where
+// several are, it is one that was sent with full TTL, and not exact: that a
+// stepped probe provoked an answer must be beyond doubt.
 func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 	if r.nameExactly(st, reply, named) {
 		return true
 	}
-	sent := 0
+	answered := make(map[int]bool)
+	for i := range r.obs.Replies {
+		answered[r.obs.Replies[i].Probe] = true
+	}
+	flying, last, lastFull := make(map[int]int), -1, -1
 	for _, i := range st.probes {
-		if r.obs.Sent[i].Refused == NotRefused || r.obs.Sent[i].Refused == RefusedByFirewall {
-			reply.Probe = i
-			sent++
+		s := &r.obs.Sent[i]
+		if s.Refused != NotRefused && s.Refused != RefusedByFirewall {
+			continue
+		}
+		last = i
+		if !s.Stepped() {
+			lastFull = i
+		}
+		if !answered[i] && time.Since(s.Time) < inFlight {
+			flying[s.TTL] = i
 		}
 	}
-	reply.Exact = sent == 1
-	return sent > 0
+	switch {
+	case last < 0:
+		return false
+	case len(flying) == 1:
+		for _, i := range flying {
+			reply.Probe = i
+		}
+		reply.Exact = true
+	case lastFull >= 0:
+		reply.Probe = lastFull
+	default:
+		reply.Probe = last
+	}
+	return true
 }
 
 func (r *Run) nameExactly(st *stream, reply *Reply, named func(*Sent) bool) bool {
@@ -415,10 +480,14 @@ func (r *Run) delivered(ev Event) {
 		if err != nil || !m.IsError() {
 			return
 		}
+		// Sockets get the errors about everybody's packets.
+		if st, _ := r.refused(&m, new(Reply)); st == nil {
+			return
+		}
 		key = icmpDelivery(&m)
 	default:
 		tcp, err := wire.ParseTCP(ev.Data)
-		if err != nil {
+		if err != nil || !r.ownSequence(tcp.Ack) {
 			return
 		}
 		key = tcpDelivery(&tcp)
@@ -429,7 +498,7 @@ func (r *Run) delivered(ev Event) {
 			return
 		}
 	}
-	if len(r.early) < maxEarly {
+	if _, known := r.early[key]; known || len(r.early) < maxEarly {
 		r.early[key]++
 	}
 }
@@ -451,9 +520,11 @@ func (r *Run) arp(ev Event) {
 
 // neighbor takes in a neighbour advertisement. RFC 4861, section 7.1.2: "The IP
 // Hop Limit field has a value of 255, i.e., the packet could not possibly have
-// been forwarded by a router."
+// been forwarded by a router." And section 4.4 of its link-layer address: "This
+// option MUST be included on link layers that have addresses when responding to
+// multicast solicitations", as ours are.
 func (r *Run) neighbor(ev Event, ip *wire.IP, n wire.Neighbor) {
-	if !n.Solicitation && n.Solicited && ip.TTL == 255 && n.Target == r.nextHop().WithZone("") {
+	if !n.Solicitation && n.Solicited && n.HasLinkAddr && ip.TTL == 255 && n.Target == r.nextHop().WithZone("") {
 		r.askAnswered(ev.Time, n.LinkAddr)
 	}
 }

@@ -1,6 +1,7 @@
 package rawprobe
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -168,6 +169,15 @@ const (
 	// OtherFlow is the subject's SYN from another source port. It goes another
 	// way where routers share traffic among several (ECMP).
 	OtherFlow ProbeKind = "other-flow"
+	// ControlACK is a bare ACK on the subject's own five-tuple: the same way
+	// through the network, and no SYN. A host answers it with a reset, unless
+	// something stateful on the way drops it as part of no connection.
+	ControlACK ProbeKind = "tcp-ack"
+	// ControlSYN is a SYN to another port of the host.
+	ControlSYN ProbeKind = "tcp-syn"
+	// ControlUDP is a datagram to a high port, where a host answers that the
+	// port is unreachable.
+	ControlUDP ProbeKind = "udp"
 )
 
 // Sent is one probe.
@@ -179,12 +189,25 @@ type Sent struct {
 	Seq   uint32 // TCP initial sequence number, or ICMP echo sequence number
 	ID    uint16 // IPv4 identification: names this very packet in a quote
 	TSval uint32 // TCP timestamp: names this very packet, in IPv6 above all (RFC 7323)
+	Ack   uint32 // of a ControlACK: the sequence number of the reset that it draws
 
 	Time    time.Time // when it was handed to the kernel
 	Refused Refusal   // why the kernel did not take it
 	// Departed is the proof that the packet left: the tap's copy, taken after
 	// the local firewall and the queue. Nil where none was seen.
 	Departed *Departure
+}
+
+// Stepped reports whether the probe was meant to expire on the way.
+func (s *Sent) Stepped() bool { return s.TTL != DefaultTTL }
+
+// Name is what tables and reports call the probe: its kind, and the port where
+// there are several of a kind.
+func (s *Sent) Name() string {
+	if s.Kind == ControlSYN {
+		return fmt.Sprintf("%s:%d", s.Kind, s.Flow.Dst.Port())
+	}
+	return string(s.Kind)
 }
 
 // Translated returns the flow under which the probe left this machine, and
@@ -243,8 +266,8 @@ const (
 type Reply struct {
 	Kind ReplyKind
 	// Probe is the index in Sent of the probe that it answers. Exact says
-	// that the answer itself names that probe; where it does not, it is the
-	// last one of the flow that had left by then.
+	// that the answer itself names that probe, or that no probe with another
+	// TTL was in flight; else it is the last one of full TTL.
 	Probe int
 	Exact bool
 

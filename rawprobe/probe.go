@@ -71,6 +71,25 @@ func newSYN(kind ProbeKind, flow Flow, isn uint32, mtu int) (*template, error) {
 	return t, t.build(layers.IPProtocolTCP, tcp)
 }
 
+// newACK makes the template of a bare ACK for a connection that does not exist:
+// a host resets it (RFC 9293, section 3.10.7.1).
+func newACK(flow Flow, isn uint32) (*template, error) {
+	t := &template{kind: ControlACK, flow: flow, proto: wire.ProtoTCP, header: headerLen(flow)}
+	return t, t.build(layers.IPProtocolTCP, &layers.TCP{
+		SrcPort: layers.TCPPort(flow.Src.Port()), DstPort: layers.TCPPort(flow.Dst.Port()),
+		Seq: isn + 1, ACK: true, Window: 502,
+	})
+}
+
+// newUDP makes the template of a datagram. Its destination port counts up, as
+// traceroute's does, and names the probe.
+func newUDP(flow Flow) (*template, error) {
+	t := &template{kind: ControlUDP, flow: flow, proto: wire.ProtoUDP, header: headerLen(flow)}
+	return t, t.build(layers.IPProtocolUDP, &layers.UDP{
+		SrcPort: layers.UDPPort(flow.Src.Port()), DstPort: layers.UDPPort(flow.Dst.Port()),
+	}, make(gopacket.Payload, 32))
+}
+
 // newEcho makes the template of an ICMP echo request. The first four bytes of
 // its payload are the cookie, which translation of the identifier leaves
 // alone.
@@ -141,7 +160,7 @@ func flowLabel(f Flow) uint32 {
 
 // stamp patches a probe's identity into the template, completes the checksums
 // and returns the packet, which is valid until the next call.
-func (t *template) stamp(s *Sent, echoSeq uint16) []byte {
+func (t *template) stamp(s *Sent) []byte {
 	p := t.packet
 	upper := p[t.header:]
 	if t.header == ipv4HeaderLen {
@@ -152,20 +171,30 @@ func (t *template) stamp(s *Sent, echoSeq uint16) []byte {
 	} else {
 		p[7] = byte(s.TTL)
 	}
-	src, dst := t.flow.Src.Addr(), t.flow.Dst.Addr()
+	at := 2 // of the checksum in ICMP
 	switch t.proto {
 	case wire.ProtoTCP:
-		binary.BigEndian.PutUint32(upper[synTSvalOffset:], s.TSval)
-		binary.BigEndian.PutUint16(upper[16:], 0)
-		binary.BigEndian.PutUint16(upper[16:], wire.Checksum(upper, wire.PseudoHeaderSum(src, dst, wire.ProtoTCP, len(upper))))
-	case wire.ProtoICMP, wire.ProtoICMPv6:
-		binary.BigEndian.PutUint16(upper[6:], echoSeq)
-		binary.BigEndian.PutUint16(upper[2:], 0)
-		var sum uint32
-		if t.proto == wire.ProtoICMPv6 { // ICMPv4 has no pseudo header
-			sum = wire.PseudoHeaderSum(src, dst, wire.ProtoICMPv6, len(upper))
+		at = 16
+		if t.kind == ControlACK {
+			binary.BigEndian.PutUint32(upper[8:], s.Ack)
+		} else {
+			binary.BigEndian.PutUint32(upper[synTSvalOffset:], s.TSval)
 		}
-		binary.BigEndian.PutUint16(upper[2:], wire.Checksum(upper, sum))
+	case wire.ProtoUDP:
+		at = 6
+		binary.BigEndian.PutUint16(upper[2:], s.Flow.Dst.Port())
+	default:
+		binary.BigEndian.PutUint16(upper[6:], uint16(s.Seq))
 	}
+	binary.BigEndian.PutUint16(upper[at:], 0)
+	var sum uint32
+	if t.proto != wire.ProtoICMP { // ICMPv4 has no pseudo header
+		sum = wire.PseudoHeaderSum(t.flow.Src.Addr(), t.flow.Dst.Addr(), t.proto, len(upper))
+	}
+	sum16 := wire.Checksum(upper, sum)
+	if t.proto == wire.ProtoUDP && sum16 == 0 {
+		sum16 = 0xffff // 0 means that there is none (RFC 768)
+	}
+	binary.BigEndian.PutUint16(upper[at:], sum16)
 	return p
 }

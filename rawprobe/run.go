@@ -22,7 +22,8 @@ type Options struct {
 	// means 3. Where controls see loss, more are sent.
 	Tries int
 	// Timeout is how long a silent target is waited for; 0 means as long as
-	// the facts ask for, about 4.3 seconds at most.
+	// the facts ask for: 3.7 seconds and a round trip, or a second more than
+	// all the tries take.
 	Timeout time.Duration
 }
 
@@ -36,6 +37,8 @@ type Run struct {
 	subject *stream
 	echo    *stream
 	others  []*stream // the subject's SYN from other source ports
+	ack     *stream
+	udp     *stream
 
 	// keys holds the delivery key of each reply; early those deliveries that
 	// were read before the tap's copy.
@@ -52,6 +55,18 @@ type Run struct {
 // is known by then. Errors are failures of our own: what the network answers,
 // or does not, is in the record.
 func Observe(ctx context.Context, link Link, target netip.AddrPort, opt Options) (*Observations, error) {
+	return ObserveWith(ctx, link, target, opt, func(r *Run) Plan { return NewDirect(r) })
+}
+
+// A Plan decides what a run sends next, and when enough is known. Step is
+// called after every packet, and at the time that it asked to be woken; it
+// returns that time, or done. An error ends the run.
+type Plan interface {
+	Step(now time.Time) (wake time.Time, done bool, err error)
+}
+
+// ObserveWith is Observe by a plan of the caller's.
+func ObserveWith(ctx context.Context, link Link, target netip.AddrPort, opt Options, plan func(*Run) Plan) (*Observations, error) {
 	r := &Run{
 		link:  link,
 		opt:   opt,
@@ -63,11 +78,15 @@ func Observe(ctx context.Context, link Link, target netip.AddrPort, opt Options)
 	if err != nil || !ready {
 		return r.obs, err
 	}
-	err = r.loop(ctx, newDirect(r))
+	err = r.loop(ctx, plan(r))
 	r.obs.doubtTimes()
 	r.obs.Tap = link.Final(&r.obs.Machine, target.Addr())
 	return r.obs, err
 }
+
+// Observations is the record so far. It grows with every packet; it must not
+// be changed.
+func (r *Run) Observations() *Observations { return r.obs }
 
 // prepare asks the kernel for the route, takes the source port and starts the
 // tap. It reports false where this machine can't send at all.
@@ -97,7 +116,7 @@ func (r *Run) prepare() (bool, error) {
 		return false, err
 	}
 	return true, r.link.Watch(pcap.Interest{
-		ISN: r.isn, EchoID: r.echo.id, EchoCookie: r.echo.cookie,
+		ISN: r.isn, TCPPorts: []uint16{flow.Src.Port()}, EchoID: r.echo.id, EchoCookie: r.echo.cookie,
 		Neighbors: m.Interface.Resolves,
 	})
 }
@@ -147,14 +166,7 @@ func (r *Run) open(flow Flow) error {
 	return nil
 }
 
-// A plan decides what to send next, and when enough is known. Step is called
-// after every packet and at the time it asked to be woken; it returns that
-// time, or done.
-type plan interface {
-	step(now time.Time) (wake time.Time, done bool, err error)
-}
-
-func (r *Run) loop(ctx context.Context, p plan) error {
+func (r *Run) loop(ctx context.Context, p Plan) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	events := r.link.Events()
@@ -176,7 +188,7 @@ func (r *Run) loop(ctx context.Context, p plan) error {
 			return nil
 		}
 		r.obs.End = time.Now()
-		wake, done, err := p.step(r.obs.End)
+		wake, done, err := p.Step(r.obs.End)
 		if err != nil || done {
 			return err
 		}
@@ -196,16 +208,20 @@ func (r *Run) loop(ctx context.Context, p plan) error {
 // send sends one probe of a flow and records it. It is recorded before it is
 // sent, since its answer can come within the call.
 func (r *Run) send(st *stream, ttl int) error {
-	try := len(st.probes) + 1
-	s := Sent{Kind: st.kind, Try: try, TTL: ttl, Flow: st.flow, Seq: st.isn, ID: r.nextID(), Time: time.Now()}
-	var echoSeq uint16
-	if st.kind == Echo {
-		echoSeq = st.seq + uint16(try-1)
-		s.Seq = uint32(echoSeq)
-	} else {
+	n := len(st.probes)
+	s := Sent{Kind: st.kind, Try: r.try(st, ttl), TTL: ttl, Flow: st.flow, Seq: st.isn, ID: r.nextID(), Time: time.Now()}
+	switch st.kind {
+	case Echo:
+		s.Seq = uint32(st.seq + uint16(n))
+	case ControlACK:
+		// Its reset carries our own acknowledgement, which so names it.
+		s.Seq, s.Ack = st.isn+1, st.ack+uint32(n)
+	case ControlUDP:
+		s.Flow.Dst = netip.AddrPortFrom(s.Flow.Dst.Addr(), s.Flow.Dst.Port()+uint16(n))
+	default:
 		s.TSval = r.nextTSval(s.Time)
 	}
-	packet := st.t.stamp(&s, echoSeq)
+	packet := st.t.stamp(&s)
 	i := len(r.obs.Sent)
 	r.obs.Sent = append(r.obs.Sent, s)
 	st.probes = append(st.probes, i)
@@ -219,6 +235,17 @@ func (r *Run) send(st *stream, ttl int) error {
 		return fmt.Errorf("send %s probe: %w", st.kind, err)
 	}
 	return nil
+}
+
+// try counts the probes of a flow with one TTL.
+func (r *Run) try(st *stream, ttl int) int {
+	n := 1
+	for _, i := range st.probes {
+		if r.obs.Sent[i].TTL == ttl {
+			n++
+		}
+	}
+	return n
 }
 
 // via is the link-layer address to send to where the IP stack would take

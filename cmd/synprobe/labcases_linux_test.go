@@ -12,6 +12,9 @@ import (
 // quick bounds the commands that an answer ends.
 const quick = 700 * time.Millisecond
 
+// silent bounds those about a drop by, or before, a host that is alive.
+const silent = 2500 * time.Millisecond
+
 // labCases are the networks that the program must explain.
 func labCases() []labCase {
 	var all []labCase
@@ -36,7 +39,7 @@ func answers() []labCase {
 		{name: "proxy on a router",
 			net: two.WithListen("r1", "tcp:3128").WithRules("r1",
 				netlab.Rule{Hook: netlab.Prerouting, Proto: netlab.TCP, DstPort: 80, Action: netlab.Redirect, ToPort: 3128}),
-			verdict: "open", cause: "proxy", certainty: "likely", where: "path", alternatives: []string{"listening"}, within: 2 * time.Second},
+			verdict: "open", cause: "proxy", certainty: "certain", where: "path", hops: []string{"r1"}, evidence: []string{"provoked-early"}, within: quick},
 		{name: "port forward to a live backend", target: node("r1"),
 			net:     two.WithRules("r1", netlab.Rule{Hook: netlab.Prerouting, Proto: netlab.TCP, DstPort: 80, Action: netlab.DNAT, To: "server"}),
 			verdict: "open", cause: "listening", certainty: "likely", alternatives: []string{"proxy"}, within: 2 * time.Second},
@@ -71,10 +74,15 @@ func refusals() []labCase {
 		cases = append(cases, labCase{name: "host rejects with " + a.name, net: two.WithRules("server", tcp80(netlab.Input, a.action)),
 			verdict: "reject", cause: "host-firewall", certainty: "certain", where: "destination", hops: []string{"server"}, within: quick})
 	}
+	cases = append(cases,
+		labCase{name: "r1 rejects with a reset", net: two.WithRules("r1", tcp80(netlab.Forward, netlab.Reset)),
+			verdict: "reject", cause: "network-firewall", certainty: "certain", where: "path", hops: []string{"r1"}, evidence: []string{"provoked-early"}, within: quick},
+		// The last router's reset needs as high a TTL as the host's own.
+		labCase{name: "r2 rejects with a reset", net: two.WithRules("r2", tcp80(netlab.Forward, netlab.Reset)),
+			verdict: "reject", cause: "network-firewall", certainty: "likely", where: "path", hops: []string{"r2"},
+			alternatives: []string{"port-closed"}, evidence: []string{"other-distance"}, within: quick},
+	)
 	for _, router := range []string{"r1", "r2"} {
-		cases = append(cases, labCase{name: router + " rejects with a reset", net: two.WithRules(router, tcp80(netlab.Forward, netlab.Reset)),
-			verdict: "reject", cause: "network-firewall", certainty: "likely", where: "path", alternatives: []string{"port-closed"},
-			evidence: []string{"other-distance"}, within: 2 * time.Second})
 		for _, a := range []struct {
 			name   string
 			action netlab.Action
@@ -93,6 +101,9 @@ func silences() []labCase {
 	two := netlab.Chain(2)
 	return []labCase{
 		{name: "host drops", net: two.WithRules("server", tcp80(netlab.Input, netlab.Drop)),
+			verdict: "drop", cause: "host-firewall", certainty: "likely", where: "destination", hops: []string{"server"},
+			alternatives: []string{"network-firewall", "not-accepting", "return-path"}, evidence: []string{"silent-subject", "last-step"}, within: silent},
+		{name: "host drops, without a trace", net: two.WithRules("server", tcp80(netlab.Input, netlab.Drop)), args: args("--trace=never"),
 			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "unknown",
 			alternatives: []string{"network-firewall", "host-firewall", "not-accepting", "return-path"}, evidence: []string{"silent-subject", "echo-reply"}},
 		{name: "host on the link drops", net: netlab.Chain(0).WithRules("server", tcp80(netlab.Input, netlab.Drop)),
@@ -102,11 +113,11 @@ func silences() []labCase {
 			netlab.Rule{Hook: netlab.Input, Proto: netlab.TCP, Action: netlab.Drop}, netlab.Rule{Hook: netlab.Input, Proto: netlab.ICMP, Action: netlab.Drop}),
 			verdict: "drop", cause: "host-firewall", certainty: "ambiguous", where: "destination", alternatives: []string{"host-unreachable"}},
 		{name: "router drops", net: two.WithRules("r1", tcp80(netlab.Forward, netlab.Drop)),
-			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "unknown", alternatives: []string{"network-firewall", "host-firewall"}},
+			verdict: "drop", cause: "network-firewall", certainty: "certain", where: "path", hops: []string{"r1", "r2"}, within: silent},
 		{name: "router drops everything", net: two.WithRules("r2", netlab.Rule{Hook: netlab.Forward, Action: netlab.Drop}),
-			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "unknown", alternatives: []string{"network-firewall", "host-unreachable"}},
+			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "path", hops: []string{"r2", ""}, alternatives: []string{"network-firewall", "host-unreachable"}},
 		{name: "black hole route on a router", net: two.WithRoutes("r1", netlab.Route{To: "server", Type: netlab.Blackhole}),
-			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "unknown"},
+			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "path"},
 		{name: "accept queue full", net: netlab.Chain(0).WithListen("server", "tcp:81/full"), port: 81,
 			verdict: "drop", cause: "host-firewall", certainty: "ambiguous", where: "destination", alternatives: []string{"not-accepting"}},
 	}
@@ -129,7 +140,7 @@ func deadHosts() []labCase {
 		{name: "target behind a router is down", net: one, setup: die("server"),
 			verdict: "host-down", cause: "host-unreachable", certainty: "certain", where: "destination", hops: []string{"server"}},
 		{name: "target behind a router just died", net: one, setup: justDied("r1", "server"),
-			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "unknown", alternatives: []string{"host-unreachable"}},
+			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "path", hops: []string{"r1", ""}, alternatives: []string{"host-unreachable"}},
 		{name: "port forward to a dead backend", target: node("r1"),
 			net:   one.WithRules("r1", netlab.Rule{Hook: netlab.Prerouting, Proto: netlab.TCP, DstPort: 80, Action: netlab.DNAT, To: "server"}),
 			setup: die("server"), verdict: "host-down", cause: "host-unreachable", certainty: "likely", where: "destination", hops: []string{"r1"},

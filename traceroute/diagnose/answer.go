@@ -41,18 +41,15 @@ const (
 // answers that came the same way back compare; that is why a difference is
 // never certain.
 func (v *view) compare(rs []*rawprobe.Reply) comparison {
-	if v.onLink() {
-		// No router is between: only the initial TTL can differ.
-		if rs[0].Distance() == 0 {
-			return same
-		}
-	}
-	if len(v.echoes) == 0 {
-		return noBaseline
+	if len(v.echoes) == 0 && v.onLink() && rs[0].Distance() == 0 {
+		return same // no router is between
 	}
 	result := noBaseline
 	for _, r := range rs {
 		for _, e := range v.echoes {
+			if e.From != r.From {
+				continue // this machine sent the two to different machines
+			}
 			c := same
 			switch {
 			case r.Distance() < e.Distance():
@@ -70,14 +67,21 @@ func (v *view) compare(rs []*rawprobe.Reply) comparison {
 }
 
 // distance words the comparison for the evidence.
-func (v *view) distance(d *Diagnosis, r *rawprobe.Reply, c comparison) {
-	switch c {
+func (v *view) distance(d *Diagnosis, rs []*rawprobe.Reply, c comparison) {
+	switch r := rs[0]; c {
 	case same:
 		if len(v.echoes) > 0 && !v.m.Route.Local {
 			d.because("same-distance", "%s came from the same distance as the host's echo reply (%s)", describe(r), plural(r.Distance(), "router"))
 		}
 	case nearer, farther, mixed:
-		d.because("other-distance", "%s passed %s on its way back, the host's echo reply %s", describe(r), plural(r.Distance(), "router"), plural(v.echoes[0].Distance(), "router"))
+		for _, r := range rs {
+			for _, e := range v.echoes {
+				if e.From == r.From && e.Distance() != r.Distance() {
+					d.because("other-distance", "%s passed %s on its way back, the host's echo reply %s", describe(r), plural(r.Distance(), "router"), plural(e.Distance(), "router"))
+					return
+				}
+			}
+		}
 	}
 }
 
@@ -97,6 +101,10 @@ func conflictingAnswers(v *view) *Diagnosis {
 	if yes == nil || no == nil {
 		return nil
 	}
+	by := somewhere()
+	if no.Kind == rawprobe.ICMPError && !v.byHost(no.From) {
+		by = v.device(no.From)
+	}
 	first, second := yes, no
 	d := &Diagnosis{
 		Verdict: Open, Cause: Listening, Certainty: Ambiguous, RTT: yes.RTT,
@@ -106,12 +114,12 @@ func conflictingAnswers(v *view) *Diagnosis {
 	if !no.Time.After(yes.Time) {
 		first, second = no, yes
 		d.Verdict, d.Cause, d.RTT = Reject, NetworkFirewall, no.RTT
-		d.Fault = ptr(somewhere())
+		d.Fault = ptr(by)
 		d.Summary = fmt.Sprintf("%s refused the connection, but a SYN-ACK came as well: a device on the way interferes, or the port is just changing.", capital(describe(no)))
 	}
 	d.because("conflicting-answers", "%s came first, %s %s later", describe(first), describe(second), ms(second.Time.Sub(first.Time)))
 	if d.Verdict == Open {
-		return d.or(NetworkFirewall, somewhere(), "a device on the way may have sent %s in the host's name", describe(no))
+		return d.or(NetworkFirewall, by, "a device on the way may have sent %s", describe(no))
 	}
 	return d.or(PortClosed, v.destination(), "the host may have opened the port in between")
 }
@@ -135,33 +143,33 @@ func synAck(v *view) *Diagnosis {
 	if v.m.Route.Local {
 		return d
 	}
-	c := v.compare(rs)
-	v.distance(d, r, c)
-	proxy := func() *Diagnosis {
-		return d.or(Proxy, somewhere(), "nothing else of the host's was seen to compare the SYN-ACK with: a transparent proxy answers so too")
-	}
+	at := v.origin(rs)
+	at.tell(v, d, rs)
 	switch {
-	case r.Window == 0 && r.Options == 0:
-		d.Cause, d.Certainty, d.Fault = Proxy, Likely, ptr(somewhere())
+	case r.Window == 0 && r.Options == 0 && !at.proven:
+		d.Cause, d.Certainty, d.Fault = Proxy, Likely, ptr(at.fault())
 		d.Summary = fmt.Sprintf("A device before the host answers for port %d, which may be open or not behind it.", v.port)
 		d.because("bare-syn-ack", "the SYN-ACK has no options and window 0, as SYN proxies send it")
 		d.or(Listening, v.destination(), "a very simple host sends such SYN-ACKs too")
-	case c == nearer:
-		d.Cause, d.Fault = Proxy, ptr(somewhere())
-		d.Summary = fmt.Sprintf("A device before the host seems to answer for port %d, which may be open or not behind it.", v.port)
-		d.Certainty = Likely
-		if len(rs) < 2 {
-			d.Certainty = Ambiguous
+	case at.c == nearer:
+		d.Cause, d.Fault = Proxy, ptr(at.fault())
+		d.Certainty = at.certainty(len(rs))
+		verb := "seems to answer"
+		if at.proven {
+			verb = "answers"
 		}
+		d.Summary = fmt.Sprintf("A device before the host%s %s for port %d, which may be open or not behind it.", at.name(), verb, v.port)
 		d.Next = "Ask for transparent proxies and load balancers on the way."
-		d.or(Listening, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
-	case c == farther, c == mixed:
+		if !at.proven {
+			d.or(Listening, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
+		}
+	case at.c == farther, at.c == mixed:
 		d.Certainty = Likely
 		d.Summary = fmt.Sprintf("Port %d is open, on a machine behind the one that answers echoes for this address.", v.port)
 		d.or(Proxy, somewhere(), "the SYN-ACK and the echo reply come from different distances")
-	case c == noBaseline:
+	case at.c == noBaseline:
 		d.Certainty = Likely
-		proxy()
+		d.or(Proxy, somewhere(), "nothing else of the host's was seen to compare the SYN-ACK with: a transparent proxy answers so too")
 	}
 	return d
 }
@@ -188,18 +196,24 @@ func reset(v *view) *Diagnosis {
 		d.Next = fmt.Sprintf("Check that the service runs and listens on %s (ss -ltn).", v.target)
 		return d
 	}
-	c := v.compare(rs)
-	v.distance(d, r, c)
-	switch c {
+	at := v.origin(rs)
+	at.tell(v, d, rs)
+	switch at.c {
 	case nearer:
-		d.Cause, d.Fault = NetworkFirewall, ptr(somewhere())
-		d.Certainty = Likely
-		if len(rs) < 2 {
-			d.Certainty = Ambiguous
+		d.Cause, d.Fault = NetworkFirewall, ptr(at.fault())
+		d.Certainty = at.certainty(len(rs))
+		verb := "resets"
+		if d.Certainty == Ambiguous {
+			verb = "seems to reset"
 		}
-		d.Summary = fmt.Sprintf("A device before the host resets connections to port %d in the host's name.", v.port)
+		d.Summary = fmt.Sprintf("A device before the host%s %s connections to port %d in the host's name.", at.name(), verb, v.port)
 		d.Next = fmt.Sprintf("Ask for firewalls on the way with a reject rule for tcp/%d.", v.port)
-		d.or(PortClosed, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
+		if at.named() {
+			d.Next = fmt.Sprintf("Ask whoever runs %s about a reject rule for tcp/%d.", at.hops[0].Address, v.port)
+		}
+		if !at.proven {
+			d.or(PortClosed, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
+		}
 	case farther, mixed:
 		d.Certainty = Likely
 		d.Summary = fmt.Sprintf("Port %d is closed, on a machine behind the one that answers echoes for this address, or the host's own firewall resets.", v.port)
@@ -213,7 +227,7 @@ func reset(v *view) *Diagnosis {
 
 // icmpFromTarget: the target's own address sent an ICMP error.
 func icmpFromTarget(v *view) *Diagnosis {
-	r := firstError(v.subject)
+	r := v.refusal()
 	if r == nil || !v.byHost(r.From) {
 		return nil
 	}
@@ -224,8 +238,9 @@ func icmpFromTarget(v *view) *Diagnosis {
 		d.Verdict, d.Cause = Reject, HostFirewall
 		d.Summary = fmt.Sprintf("The host itself refuses connections to port %d (%s).", v.port, describe(r))
 		d.Next = fmt.Sprintf("Look at the firewall of the host %s for rules about tcp/%d.", v.target, v.port)
-		c := v.compare([]*rawprobe.Reply{r})
-		v.distance(d, r, c)
+		rs := []*rawprobe.Reply{r}
+		c := v.compare(rs)
+		v.distance(d, rs, c)
 		if c != same {
 			d.Certainty = Likely
 			why := "no echo reply of the host's was seen to compare it with"
@@ -236,16 +251,16 @@ func icmpFromTarget(v *view) *Diagnosis {
 		}
 	case rawprobe.SaysHostUnreachable, rawprobe.SaysNetworkUnreachable:
 		d.Verdict, d.Cause = HostDown, HostUnreachable
-		d.Summary = "A machine behind the target's address is down: the address itself says that it can't reach it."
+		d.Summary = "The target's own address says that it can't reach the machine behind it: a port forward or load balancer whose backend seems to be down."
 		d.Next = fmt.Sprintf("Find out where %s forwards port %d to, and whether that machine is up.", v.target, v.port)
 		d.Certainty = Likely
 		d.or(HostFirewall, v.destination(), "a firewall on %s can send the same message", v.target)
 	case rawprobe.SaysExpired:
 		d.Verdict, d.Cause, d.Certainty = NetworkDown, RoutingLoop, Likely
-		d.Fault = ptr(device(r.From))
+		d.Fault = ptr(v.device(r.From))
 		d.Summary = "Behind the target's address the packet goes round until its TTL is used up."
 		d.Next = fmt.Sprintf("Ask whoever runs %s where it forwards port %d to.", v.target, v.port)
-		d.or(NetworkFirewall, device(r.From), "a device can send the same message on purpose")
+		d.or(NetworkFirewall, v.device(r.From), "a device can send the same message on purpose")
 	}
 	return d
 }
@@ -253,23 +268,29 @@ func icmpFromTarget(v *view) *Diagnosis {
 // icmpFromRouter: a device on the way sent an ICMP error. What it means depends
 // on whether the host answers anything else.
 func icmpFromRouter(v *view) *Diagnosis {
-	r := firstError(v.subject)
-	if r == nil || v.ownDeadNeighbor(r) {
+	r := v.refusal()
+	if r == nil {
 		return nil
 	}
 	echo := firstError(v.echoErr)
-	alive := len(v.echoes) > 0
-	d := &Diagnosis{Verdict: Reject, Cause: NetworkFirewall, Certainty: Certain, RTT: r.RTT, Fault: ptr(device(r.From))}
+	alive := v.alive()
+	d := &Diagnosis{Verdict: Reject, Cause: NetworkFirewall, Certainty: Certain, RTT: r.RTT, Fault: ptr(v.device(r.From))}
 	d.because("icmp-from-router", "%s came from %s, quoting our SYN", describe(r), r.From)
 	d.Summary = fmt.Sprintf("A device on the way, %s, rejects connections to port %d (%s).", r.From, v.port, describe(r))
 	d.Next = fmt.Sprintf("Ask whoever runs %s about rules for tcp/%d.", r.From, v.port)
 	m := r.Meaning()
-	if m == rawprobe.SaysRefused {
+	switch {
+	case m == rawprobe.SaysRefused:
 		return d
-	}
-	if alive {
+	case alive && m == rawprobe.SaysExpired:
+		d.Verdict, d.Cause, d.Certainty = NetworkDown, RoutingLoop, Likely
+		d.Summary = fmt.Sprintf("SYNs to port %d go round, though the host answers echoes: their TTL was used up at %s.", v.port, r.From)
+		d.Next = fmt.Sprintf("Ask whoever runs %s about routes and rules for tcp/%d.", r.From, v.port)
+		d.because("host-alive", "the host answers ICMP echo: other traffic gets there")
+		return d.or(NetworkFirewall, v.device(r.From), "a rule there can lower the TTL or send the same message on purpose")
+	case alive:
 		// A host that answers is not down, nor is its network.
-		v.otherFlows(d)
+		v.weighFlows(d)
 		return d
 	}
 	agreed := echo != nil && echo.Meaning() == m
@@ -278,15 +299,19 @@ func icmpFromRouter(v *view) *Diagnosis {
 	}
 	if !agreed {
 		d.Certainty = Likely
-		d.or(NetworkFirewall, device(r.From), "a firewall can send the same message, and nothing else of the host's was seen")
+		d.or(NetworkFirewall, v.device(r.From), "a firewall can send the same message, and nothing else of the host's was seen")
 	}
 	switch m {
 	case rawprobe.SaysHostUnreachable:
 		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.destination())
-		d.Summary = fmt.Sprintf("The host is down: the router %s can't reach it.", r.From)
+		is := "is"
+		if !agreed {
+			is = "seems to be"
+		}
+		d.Summary = fmt.Sprintf("The host %s down: the router %s can't reach it.", is, r.From)
 		d.Next = fmt.Sprintf("Check that %s is up and connected to the network of %s.", v.target, r.From)
 		if r.RTT > 0 {
-			d.because("icmp-from-router", "it came %s after the SYN", seconds(r.RTT))
+			d.because("icmp-from-router", "it came %s after the SYN", ms(r.RTT))
 		}
 	case rawprobe.SaysNetworkUnreachable:
 		d.Verdict, d.Cause = NetworkDown, NetUnreachable
@@ -294,17 +319,39 @@ func icmpFromRouter(v *view) *Diagnosis {
 		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.target)
 	case rawprobe.SaysExpired:
 		d.Verdict, d.Cause = NetworkDown, RoutingLoop
+		if hops := v.period(); hops != nil {
+			d.Fault.Hops = hops
+			d.because("loop", "the same routers answer again and again from TTL %d on", hops[0].TTL)
+		}
 		d.Summary = fmt.Sprintf("The packet goes round: its TTL was used up at %s.", r.From)
 		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.target)
 	}
 	return d
 }
 
-// otherFlows weighs a router's "unreachable" by what the same SYN met from
+// oldConnection: a bare ACK is all that came back. It is how a host, or a
+// stateful device, answers a SYN within a connection that it still holds (RFC
+// 5961, section 4).
+func oldConnection(v *view) *Diagnosis {
+	for _, r := range v.subject {
+		if r.Kind != rawprobe.OldAck {
+			continue
+		}
+		d := &Diagnosis{Verdict: Drop, Cause: Unknown, Certainty: Ambiguous, RTT: r.RTT, Fault: ptr(Fault{Where: Nowhere})}
+		d.Summary = "The other side does not take the SYN for a new connection: it seems to hold an old one from the same source port."
+		d.Next = "Try again from another source port."
+		d.because("old-connection", "a bare ACK that does not acknowledge our SYN came from %s", r.From)
+		d.or(NotAccepting, v.destination(), "the host may hold the old connection")
+		return d.or(NetworkFirewall, somewhere(), "a stateful device on the way may hold it")
+	}
+	return nil
+}
+
+// weighFlows weighs a router's "unreachable" by what the same SYN met from
 // other source ports: routers that share traffic among several ways send each
 // flow one way, and one of those may have no route.
-func (v *view) otherFlows(d *Diagnosis) {
-	d.because("host-alive", "the host answers ICMP echo: neither it nor its network is down")
+func (v *view) weighFlows(d *Diagnosis) {
+	d.because("host-alive", "the host answers %s: neither it nor its network is down", v.aliveBy())
 	refused, through := 0, 0
 	for _, r := range v.others {
 		switch r.Kind {

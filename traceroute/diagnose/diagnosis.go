@@ -9,6 +9,8 @@ package diagnose
 import (
 	"net/netip"
 	"time"
+
+	"synprobe/traceroute"
 )
 
 // Verdict is what happens to a connection attempt.
@@ -117,7 +119,11 @@ type Diagnosis struct {
 	Alternatives []Alternative
 	Evidence     []Evidence
 
+	// Path is what TTL-limited probes showed; it has no hops where none were
+	// sent.
+	Path traceroute.Path
+
 	RTT      time.Duration // of the answer; 0 where there was none
-	Tries    int           // subject SYNs sent
+	Tries    int           // subject SYNs sent with full TTL
 	Answered int           // of those, answered by anything that was believed
 }

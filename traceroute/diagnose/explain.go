@@ -3,9 +3,14 @@ package diagnose
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"synprobe/rawprobe"
+	"synprobe/traceroute"
 )
 
 // A check looks at the observations for one kind of explanation. It returns
@@ -27,11 +32,15 @@ var checks = []check{
 	{"reset", reset},
 	{"icmp-from-target", icmpFromTarget},
 	{"icmp-from-router", icmpFromRouter},
+	{"old-connection", oldConnection},
 	{"covering-link-down", coveringLinkDown},
 	{"dead-neighbor", deadNeighbor},
 	{"never-departed", neverDeparted},
 	{"silent-local", silentLocal},
+	{"other-flows", otherFlows},
+	{"loop", loop},
 	{"echo-refused", echoRefused},
+	{"bracket", bracket},
 	{"silent-subject", silentSubject},
 }
 
@@ -45,8 +54,9 @@ func Explain(o *rawprobe.Observations) Diagnosis {
 			continue
 		}
 		d.Evidence = append(d.Evidence, v.context()...)
+		d.Path = v.path
 		d.Tries, d.Answered = v.tries, v.answered
-		if o.Interrupted && len(v.subject) == 0 {
+		if o.Interrupted && len(v.subject) == 0 && len(d.Alternatives) > 0 { // else no silence is part of it
 			d.weaken(Ambiguous)
 		}
 		return *d
@@ -95,23 +105,41 @@ type view struct {
 	echoes  []*rawprobe.Reply // echo replies
 	echoErr []*rawprobe.Reply // ICMP errors for an echo
 
-	tries    int // subject SYNs that the kernel took
-	refused  rawprobe.Refusal
+	controls []*rawprobe.Reply // the host's answers to other controls of full TTL
+	path     traceroute.Path
+
+	tries    int              // subject SYNs of full TTL, taken by the kernel or not
+	refusals int              // of those, not taken
+	refused  rawprobe.Refusal // why the last was not, where nothing outside answered any
 	answered int
 	departed bool
+	echoed   bool           // the kernel took an echo
 	out      netip.AddrPort // where the subject went after this machine's own translation
 }
 
 func look(o *rawprobe.Observations) *view {
-	v := &view{o: o, m: &o.Machine, target: o.Target.Addr().WithZone(""), port: o.Target.Port()}
+	m := o.Machine
+	m.Interface.Name = printable(m.Interface.Name)
+	m.Down = slices.Clone(m.Down)
+	for i := range m.Down {
+		m.Down[i].Name = printable(m.Down[i].Name)
+	}
+	v := &view{o: o, m: &m, target: o.Target.Addr().WithZone(""), port: o.Target.Port()}
 	v.out = netip.AddrPortFrom(v.target, v.port)
+	v.path = traceroute.Read(o)
 	for i := range o.Sent {
 		s := &o.Sent[i]
-		if s.Kind != rawprobe.Subject {
+		if s.Kind == rawprobe.Echo && s.Refused == rawprobe.NotRefused {
+			v.echoed = true
+		}
+		if s.Kind != rawprobe.Subject || s.Stepped() {
 			continue
 		}
 		v.tries++
 		v.refused = s.Refused
+		if s.Refused != rawprobe.NotRefused {
+			v.refusals++
+		}
 		if s.Departed != nil {
 			v.departed = true
 			v.out = s.Departed.Flow.Dst
@@ -120,22 +148,49 @@ func look(o *rawprobe.Observations) *view {
 	seen := make(map[int]bool)
 	for i := range o.Replies {
 		r := &o.Replies[i]
-		switch kind := o.Sent[r.Probe].Kind; {
-		case kind == rawprobe.Subject:
+		if r.Probe < 0 || r.Probe >= len(o.Sent) {
+			continue // a record from elsewhere: it answers nothing of this run's
+		}
+		s := &o.Sent[r.Probe]
+		switch {
+		case s.Stepped() && r.Meaning() == rawprobe.SaysExpired:
+			// That is what it was sent for: see path.
+		case s.Kind == rawprobe.Subject:
 			v.subject = append(v.subject, r)
-			if !seen[r.Probe] {
+			if r.Delivered && !r.Loopback {
+				v.refused = rawprobe.NotRefused
+			}
+			if !s.Stepped() && !seen[r.Probe] {
 				seen[r.Probe] = true
 				v.answered++
 			}
-		case kind == rawprobe.OtherFlow:
+		case s.Kind == rawprobe.OtherFlow:
 			v.others = append(v.others, r)
-		case kind == rawprobe.Echo && r.Kind == rawprobe.EchoReply:
+		case r.Kind == rawprobe.EchoReply:
 			v.echoes = append(v.echoes, r)
-		case kind == rawprobe.Echo && r.Kind == rawprobe.ICMPError && !v.ownDeadNeighbor(r):
-			v.echoErr = append(v.echoErr, r)
+		case s.Kind == rawprobe.Echo:
+			if r.Kind == rawprobe.ICMPError && !v.ownDeadNeighbor(r) {
+				v.echoErr = append(v.echoErr, r)
+			}
+		case v.byHost(r.From) && (r.Kind != rawprobe.ICMPError || s.Kind == rawprobe.ControlUDP && r.Meaning() == rawprobe.SaysRefused):
+			v.controls = append(v.controls, r)
 		}
 	}
 	return v
+}
+
+// alive reports whether the host answered anything but the subject.
+func (v *view) alive() bool { return len(v.echoes) > 0 || len(v.controls) > 0 }
+
+// control returns the host's first answer to a kind of control, nil where there
+// is none.
+func (v *view) control(kind rawprobe.ProbeKind) *rawprobe.Reply {
+	for _, r := range v.controls {
+		if v.o.Sent[r.Probe].Kind == kind {
+			return r
+		}
+	}
+	return nil
 }
 
 // ownDeadNeighbor reports whether an ICMP error is this machine's own word
@@ -149,7 +204,10 @@ func (v *view) ownDeadNeighbor(r *rawprobe.Reply) bool {
 func (v *view) byHost(a netip.Addr) bool { return a == v.target || a == v.out.Addr() }
 
 // onLink reports whether no router lies between this machine and the target.
-func (v *view) onLink() bool { return !v.m.Route.Gateway.IsValid() }
+// Behind a tunnel or another link without addresses there may be many.
+func (v *view) onLink() bool {
+	return v.m.Route.Local || !v.m.Route.Gateway.IsValid() && v.m.Interface.Resolves
+}
 
 // ofKind returns the subject's answers of one kind that reached a socket.
 func (v *view) ofKind(k rawprobe.ReplyKind) []*rawprobe.Reply {
@@ -170,6 +228,8 @@ func (v *view) destination() Fault {
 		ttl = 0
 	case v.onLink():
 		ttl = 1
+	case v.path.Depth > 0:
+		ttl = v.path.Depth
 	}
 	return Fault{Where: Destination, Hops: []Hop{{TTL: ttl, Address: v.target}}}
 }
@@ -186,13 +246,29 @@ func (v *view) local() Fault {
 	return Fault{Where: Local, Hops: []Hop{{TTL: 0, Address: own}}}
 }
 
-// device is the fault of a device on the way that gave its address.
-func device(a netip.Addr) Fault {
-	return Fault{Where: Path, Hops: []Hop{{TTL: UnknownTTL, Address: a}}}
+// device is the fault of a device on the way that gave its address. Its TTL is
+// where it let a probe expire, else where its refusal first appeared.
+func (v *view) device(a netip.Addr) Fault {
+	ttl := v.path.Find(a)
+	for i := 0; ttl == 0 && i < len(v.path.Hops); i++ {
+		if slices.Contains(v.path.Hops[i].Addrs, a) {
+			ttl = i + 1
+		}
+	}
+	if ttl == 0 {
+		ttl = UnknownTTL
+	}
+	return Fault{Where: Path, Hops: []Hop{{TTL: ttl, Address: a}}}
 }
 
 // somewhere is the fault of a device on the way that did not.
 func somewhere() Fault { return Fault{Where: Path} }
+
+// refusal returns the first ICMP error for the subject that means something,
+// this machine's own words about its next hop aside.
+func (v *view) refusal() *rawprobe.Reply {
+	return firstError(slices.DeleteFunc(slices.Clone(v.subject), v.ownDeadNeighbor))
+}
 
 // firstError returns the first ICMP error among rs that means something.
 func firstError(rs []*rawprobe.Reply) *rawprobe.Reply {
@@ -204,6 +280,16 @@ func firstError(rs []*rawprobe.Reply) *rawprobe.Reply {
 	return nil
 }
 
+// printable quotes a name that could do something to a terminal. The kernel
+// forbids only slashes, colons and spaces in an interface's name
+// (net/core/dev.c, dev_valid_name).
+func printable(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(name)
+	}
+	return name
+}
+
 // plural gives "1 SYN", "3 SYNs".
 func plural(n int, noun string) string {
 	if n == 1 {
@@ -212,9 +298,12 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// ms gives a time in milliseconds, as ping does.
+// ms gives a time in milliseconds, as ping does, from a second on in seconds.
 func ms(d time.Duration) string {
-	if d >= 100*time.Millisecond {
+	switch {
+	case d >= time.Second:
+		return seconds(d)
+	case d >= 100*time.Millisecond:
 		return fmt.Sprintf("%.0f ms", float64(d)/1e6)
 	}
 	return fmt.Sprintf("%.2f ms", float64(d)/1e6)

@@ -14,7 +14,7 @@ func linkDown(v *view) *Diagnosis {
 	m := v.m
 	d := &Diagnosis{Verdict: NetworkDown, Cause: LinkDown, Certainty: Certain, Fault: ptr(v.local())}
 	switch {
-	case m.Interface.Index != 0 && !m.Interface.Up, v.refused == rawprobe.RefusedDown:
+	case m.Interface.Index != 0 && (!m.Interface.Up || v.refused == rawprobe.RefusedDown):
 		d.Summary = fmt.Sprintf("Interface %s of this machine is down.", m.Interface.Name)
 		d.Next = fmt.Sprintf("Bring %s up (ip link set %s up) and try again.", m.Interface.Name, m.Interface.Name)
 		return d.because("link-down", "interface %s is administratively down", m.Interface.Name)
@@ -27,7 +27,7 @@ func linkDown(v *view) *Diagnosis {
 	case (m.Route.Outcome == rawprobe.RouteNone || m.Route.Outcome == rawprobe.RouteNoAddress) && m.NoneUp:
 		d.Certainty = Likely
 		d.Summary = "Every network interface of this machine is down."
-		d.Next = "Bring the interface up that leads to the network (ip link)."
+		d.Next = "Bring up the interface that leads to the network (ip link)."
 		return d.because("link-down", "no interface but loopback is up and has a carrier").
 			or(NoRoute, v.local(), "this machine also has no route to %s, and may have none when its interfaces are up", v.target)
 	}
@@ -38,23 +38,23 @@ func linkDown(v *view) *Diagnosis {
 // target's prefix.
 func (d *Diagnosis) covering(ifi rawprobe.Interface) *Diagnosis {
 	state := "is down"
+	d.Next = fmt.Sprintf("Bring %s up (ip link set %s up) and try again.", ifi.Name, ifi.Name)
 	if ifi.Up {
 		state = "has no carrier"
+		d.Next = fmt.Sprintf("Check the cable, the switch port or the virtual network behind %s.", ifi.Name)
 	}
 	d.Summary = fmt.Sprintf("Interface %s of this machine, which is on the target's own network, %s.", ifi.Name, state)
-	d.Next = fmt.Sprintf("Bring %s up again.", ifi.Name)
 	return d.because("covering-link-down", "interface %s holds the prefix of the target and %s", ifi.Name, state)
 }
 
 // coveringLinkDown: nothing answered on the route that took the place of a
 // dead interface's.
 func coveringLinkDown(v *view) *Diagnosis {
-	if len(v.m.Down) == 0 || len(v.subject) > 0 {
+	if len(v.m.Down) == 0 || len(v.subject) > 0 || len(v.echoes) > 0 {
 		return nil
 	}
 	d := &Diagnosis{Verdict: NetworkDown, Cause: LinkDown, Certainty: Likely, Fault: ptr(v.local())}
-	d.covering(v.m.Down[0]).
-		because("silent-subject", "%s by way of %s got no answer", plural(v.tries, "SYN"), v.m.Interface.Name)
+	v.silence(d.covering(v.m.Down[0]))
 	return d.or(Unknown, Fault{Where: Nowhere}, "traffic for the target now goes by way of %s, and may be lost there for another reason", v.m.Interface.Name)
 }
 
@@ -123,13 +123,18 @@ func localRefusal(v *view) *Diagnosis {
 	case v.refused == rawprobe.RefusedByFirewall:
 		d.Verdict = Drop
 		d.Summary = fmt.Sprintf("This machine's own firewall drops SYNs to port %d before they leave.", v.port)
-		return d.because("send-refused", "the kernel refused to send the SYN (EPERM), %d times", v.tries)
+		d.because("send-refused", "the kernel refused to send the SYN (EPERM) %s", times(v.refusals))
+		if n := v.tries - v.refusals; n > 0 {
+			d.Certainty = Likely
+			d.or(Unknown, Fault{Where: Nowhere}, "%s did leave and got no answer", plural(n, "SYN"))
+		}
+		return d
 	case v.refused == rawprobe.RefusedNoBuffer && !v.departed && len(v.subject) == 0:
 		d.Verdict, d.Certainty = Drop, Likely
-		d.Summary = "This machine drops the SYN behind its IP stack: an egress filter or a full queue."
+		d.Summary = "This machine drops the SYN just before it leaves: an egress filter or a full queue."
 		d.Next = "Look at this machine's traffic control and egress rules (tc -s qdisc, nft list ruleset)."
-		return d.because("send-refused", "the kernel had no room to send (ENOBUFS), %d times", v.tries).
-			or(LinkDown, v.local(), "a device driver that can't send fills its queue too")
+		return d.because("send-refused", "the kernel had no room to send (ENOBUFS) %s", times(v.refusals)).
+			or(LinkDown, v.local(), "an interface that can't send fills its queue too")
 	case word != nil && !v.m.Route.Local && !v.ownTarget():
 		// Refused behind OUTPUT, where a send does not learn of it.
 		d.Verdict, d.Certainty, d.RTT = Reject, Likely, word.RTT
@@ -150,7 +155,7 @@ func localRefusal(v *view) *Diagnosis {
 // "unreachable" is about its next hop.
 func localWord(v *view) *rawprobe.Reply {
 	for _, r := range v.subject {
-		if r.Loopback && (v.refused == rawprobe.RefusedByFirewall || !v.ownDeadNeighbor(r)) && (r.Kind == rawprobe.Reset || r.Kind == rawprobe.ICMPError) {
+		if r.Loopback && (v.refused == rawprobe.RefusedByFirewall || !v.ownDeadNeighbor(r)) && (r.Kind == rawprobe.Reset || r.Meaning() != rawprobe.SaysNothing) {
 			return r
 		}
 	}
@@ -167,7 +172,7 @@ func swallowedAnswer(v *view) *Diagnosis {
 	var first *rawprobe.Reply
 	n := 0
 	for _, r := range v.subject {
-		if r.Kind == rawprobe.ICMPError && r.Meaning() == rawprobe.SaysNothing || v.ownDeadNeighbor(r) {
+		if r.Kind == rawprobe.OldAck || r.Kind == rawprobe.ICMPError && r.Meaning() == rawprobe.SaysNothing || v.ownDeadNeighbor(r) {
 			continue
 		}
 		if r.Delivered {
@@ -186,15 +191,16 @@ func swallowedAnswer(v *view) *Diagnosis {
 		Summary: fmt.Sprintf("This machine's own firewall drops the answer that came back: %s.", describe(first)),
 		Next:    "Look at this machine's own firewall (nft list ruleset, iptables -L INPUT).",
 	}
-	d.because("swallowed-answer", "%s reached this machine %s and no socket", describe(first), times(n))
-	switch {
-	case v.m.ReversePathFilter > 0 && first.Interface != v.m.Interface.Index && !first.Loopback:
+	d.because("swallowed-answer", "%s arrived at this machine %s, and no socket got it", describe(first), times(n))
+	// A loose filter (2) lets through whatever a route leads back to.
+	if v.m.ReversePathFilter == 1 && first.Interface != v.m.Interface.Index && !first.Loopback {
 		d.Summary = fmt.Sprintf("This machine's reverse-path filter drops the answer that came back: %s.", describe(first))
 		d.Next = "Make the routing symmetric, or set net.ipv4.conf.*.rp_filter to 2."
 		d.because("reverse-path", "it came in on another interface than %s, with rp_filter %d", v.m.Interface.Name, v.m.ReversePathFilter)
-	case n < 2:
+	}
+	if n < 2 {
 		d.Certainty = Likely
-		d.or(Unknown, Fault{Where: Local, Hops: v.local().Hops}, "only one answer was seen, and this machine may have lost it by accident")
+		d.or(Unknown, Fault{Where: Nowhere}, "only one answer was seen, and this machine may have lost it by accident")
 	}
 	return d
 }
@@ -217,7 +223,7 @@ func neverDeparted(v *view) *Diagnosis {
 	}
 	d := &Diagnosis{
 		Verdict: Drop, Cause: LocalFirewall, Certainty: Likely, Fault: ptr(v.local()),
-		Summary: "The SYN never left this machine: something behind its IP stack drops it.",
+		Summary: "The SYN never left this machine: a rule or queue that it meets on its way out seems to drop it.",
 		Next:    "Look at this machine's egress rules and traffic control (nft list ruleset, tc -s qdisc), and at IPsec policies.",
 	}
 	d.because("never-departed", "%s handed to the kernel, none seen to leave", plural(v.tries, "SYN"))
@@ -231,11 +237,11 @@ func silentLocal(v *view) *Diagnosis {
 	}
 	d := &Diagnosis{
 		Verdict: Drop, Cause: LocalFirewall, Certainty: Likely, Fault: ptr(v.local()),
-		Summary: fmt.Sprintf("%s is this machine itself, and its own firewall drops SYNs to port %d.", v.target, v.port),
+		Summary: fmt.Sprintf("%s is this machine itself, and its own firewall seems to drop SYNs to port %d.", v.target, v.port),
 		Next:    "Look at this machine's own firewall (nft list ruleset, iptables -L INPUT).",
 	}
 	v.silence(d)
-	return d.or(NotAccepting, v.local(), "a program with a full accept queue is silent too (ss -ltn)")
+	return d.or(NotAccepting, v.destination(), "a program with a full accept queue is silent too (ss -ltn)")
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"synprobe/rawprobe"
@@ -24,30 +25,36 @@ const clockSlack = 20 * time.Millisecond
 
 // patient reports whether the run waited long enough to speak of silence.
 func (v *view) patient() bool {
-	var first, last time.Time
-	for i := range v.o.Sent {
-		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject {
-			if first.IsZero() {
-				first = s.Time
-			}
-			last = s.Time
-		}
-	}
-	return v.tries >= silentTries && last.Sub(first) >= silentSpread-clockSlack && v.o.End.Sub(last) >= silentAfter-clockSlack
+	n, first, last := v.taken()
+	return n >= silentTries && last.Sub(first) >= silentSpread-clockSlack && v.o.End.Sub(last) >= silentAfter-clockSlack
 }
 
 // silence adds the fact itself.
 func (v *view) silence(d *Diagnosis) {
-	var first, last time.Time
+	switch n, first, last := v.taken(); n {
+	case 0:
+		d.because("not-sent", "no SYN was sent")
+	case 1:
+		d.because("silent-subject", "1 SYN got no answer within %s", seconds(v.o.End.Sub(first)))
+	default:
+		d.because("silent-subject", "%s over %s got no answer within %s", plural(n, "SYN"), seconds(last.Sub(first)), seconds(v.o.End.Sub(first)))
+	}
+	if !v.patient() {
+		d.weaken(Ambiguous)
+	}
+}
+
+// taken counts the subject SYNs that the kernel took, and says when.
+func (v *view) taken() (n int, first, last time.Time) {
 	for i := range v.o.Sent {
-		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject {
-			if first.IsZero() {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject && !s.Stepped() && s.Refused == rawprobe.NotRefused {
+			if n++; n == 1 {
 				first = s.Time
 			}
 			last = s.Time
 		}
 	}
-	d.because("silent-subject", "%s over %s got no answer within %s", plural(v.tries, "SYN"), seconds(last.Sub(first)), seconds(v.o.End.Sub(first)))
+	return n, first, last
 }
 
 // deadNeighbor: the next hop does not answer our own ARP requests or neighbour
@@ -74,16 +81,21 @@ func deadNeighbor(v *view) *Diagnosis {
 		d.Verdict, d.Cause, d.Fault = NetworkDown, GatewayDown, ptr(v.local())
 		d.Fault.Hops = append(d.Fault.Hops, Hop{TTL: 1, Address: hop})
 		d.Summary = fmt.Sprintf("The gateway %s does not answer %s.", hop, protocol)
-		d.Next = fmt.Sprintf("Check that the gateway %s is up, and the link of %s to it.", hop, v.m.Interface.Name)
+		d.Next = fmt.Sprintf("Check that the gateway %s is up and that %s is connected to it.", hop, v.m.Interface.Name)
 	}
 	span := v.o.End.Sub(asks[0].Time)
 	d.because("dead-neighbor", "%d %s for %s over %s got no answer", len(asks), question, hop, seconds(span))
 	if v.m.Neighbor == "failed" || v.m.Neighbor == "incomplete" {
 		d.because("neighbor-table", "the kernel's own entry for it is %s", v.m.Neighbor)
 	}
-	if len(asks) < silentTries || span < silentSpread {
+	if len(asks) < silentTries || span < silentSpread || v.o.Tap.Drops > 0 {
 		d.Certainty = Ambiguous
-		d.or(Unknown, Fault{Where: Nowhere}, "the wait was too short to be sure")
+		d.Summary = strings.Replace(d.Summary, "The host is down", "The host seems to be down", 1)
+		why := "the wait was too short to be sure"
+		if v.o.Tap.Drops > 0 {
+			why = "this machine's own capture lost packets, which may have been the answers"
+		}
+		d.or(Unknown, Fault{Where: Nowhere}, "%s", why)
 	}
 	return d
 }
@@ -105,7 +117,7 @@ func echoRefused(v *view) *Diagnosis {
 	if r == nil || len(v.echoes) > 0 || v.byHost(r.From) {
 		return nil
 	}
-	d := &Diagnosis{Certainty: Likely, Fault: ptr(device(r.From))}
+	d := &Diagnosis{Certainty: Likely, Fault: ptr(v.device(r.From))}
 	switch r.Meaning() {
 	case rawprobe.SaysHostUnreachable:
 		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.destination())
@@ -124,7 +136,7 @@ func echoRefused(v *view) *Diagnosis {
 	}
 	v.silence(d)
 	d.because("echo-refused", "%s came from %s, quoting our ICMP echo", describe(r), r.From)
-	return d.or(NetworkFirewall, device(r.From), "a firewall there may refuse echoes and drop SYNs")
+	return d.or(NetworkFirewall, v.device(r.From), "a firewall there may refuse echoes and drop SYNs")
 }
 
 // silentSubject: nothing came back, and nothing says where it was lost. What
@@ -133,12 +145,21 @@ func silentSubject(v *view) *Diagnosis {
 	d := &Diagnosis{Verdict: Drop, Cause: Unknown, Certainty: Ambiguous, Fault: ptr(Fault{Where: Nowhere})}
 	v.silence(d)
 	host := v.destination()
-	d.Next = fmt.Sprintf("Ask whoever runs the firewalls before and on %s about rules for tcp/%d.", v.target, v.port)
+	d.Next = fmt.Sprintf("Ask whoever runs the firewalls in front of and on %s about rules for tcp/%d.", v.target, v.port)
 	chance := v.o.SilenceByChance()
-	switch alive := len(v.echoes) > 0; {
-	case v.tries > 0 && !v.patient():
+	// An address that refuses echoes is alive too.
+	echo := firstError(v.echoErr)
+	alive := len(v.echoes) > 0 || echo != nil && v.byHost(echo.From)
+	if echo != nil && len(v.echoes) == 0 {
+		d.because("echo-refused", "%s came from %s, quoting our ICMP echo", describe(echo), echo.From)
+	}
+	switch {
+	case !v.patient():
 		d.Summary = fmt.Sprintf("No answer from port %d so far; the wait was too short to call it a drop.", v.port)
-		d.Next = "Try again with more patience (a longer --timeout, or none)."
+		if n, _, _ := v.taken(); n == 0 {
+			d.Summary = fmt.Sprintf("No SYN was sent: nothing is known about port %d.", v.port)
+		}
+		d.Next = "Try again and give it more time (a longer --timeout, more --tries)."
 		d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop the SYN")
 		d.or(HostFirewall, host, "the host's own firewall may drop it")
 	case alive && chance > rareChance:
@@ -169,7 +190,16 @@ func silentSubject(v *view) *Diagnosis {
 func (v *view) nothingAlive(d *Diagnosis) {
 	host := v.destination()
 	d.Summary = "Nothing at all came back: neither the port nor the host answers, and nobody says why."
-	d.because("silent-echo", "ICMP echo got no answer either")
+	if !v.echoed {
+		d.Summary = fmt.Sprintf("No answer from port %d, and nothing else of the host was asked.", v.port)
+	}
+	if r := firstError(v.echoErr); r != nil {
+		d.Summary = fmt.Sprintf("No answer from port %d, and a device on the way, %s, refuses echoes: whether the host is up is not known.", v.port, r.From)
+	} else if v.echoed {
+		d.because("silent-echo", "ICMP echo got no answer either")
+	} else {
+		d.because("not-sent", "no ICMP echo was sent")
+	}
 	if v.onLink() && v.askAnswered() {
 		d.Cause, d.Fault = HostFirewall, &host
 		d.Summary = "The host is there and answers nothing but address resolution: its own firewall drops everything, as far as can be seen."

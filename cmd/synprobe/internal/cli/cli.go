@@ -16,6 +16,7 @@ import (
 
 	"synprobe/cmd/synprobe/internal/report"
 	"synprobe/rawprobe"
+	"synprobe/traceroute"
 	"synprobe/traceroute/diagnose"
 )
 
@@ -27,6 +28,7 @@ type Options struct {
 	SourcePort uint16        // 0: a free one
 	Tries      int           // SYNs to send before silence counts; 0: as many as the proof needs
 	Timeout    time.Duration // 0: as long as the proof takes
+	Trace      traceroute.Options
 }
 
 // Prober observes one target. Where ctx ends before it has settled it returns

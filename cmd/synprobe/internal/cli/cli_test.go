@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -153,7 +154,7 @@ func TestOptions(t *testing.T) {
 	w := newWorld()
 	code := w.run("-i", "eth0", "-s", "192.0.2.100", "--source-port=4000", "-t", "1.5s", "--tries", "7", "one", "80")
 	want := Options{Interface: "eth0", Source: netip.MustParseAddr("192.0.2.100"), SourcePort: 4000, Tries: 7, Timeout: 1500 * time.Millisecond}
-	if code != 0 || len(w.opts) != 1 || w.opts[0] != want {
+	if code != 0 || len(w.opts) != 1 || !reflect.DeepEqual(w.opts[0], want) {
 		t.Errorf("exit %d, options %+v, want %+v", code, w.opts, want)
 	}
 }

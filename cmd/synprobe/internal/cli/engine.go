@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"synprobe/rawprobe"
+	"synprobe/traceroute"
 )
 
 // probe observes one target through this machine's own network.
@@ -14,8 +15,8 @@ func probe(ctx context.Context, target netip.AddrPort, opt Options) (*rawprobe.O
 	if err != nil {
 		return nil, err
 	}
-	seen, err := rawprobe.Observe(ctx, link, target, rawprobe.Options{
+	seen, err := traceroute.Observe(ctx, link, target, rawprobe.Options{
 		Source: opt.Source, SourcePort: opt.SourcePort, Tries: opt.Tries, Timeout: opt.Timeout,
-	})
+	}, opt.Trace)
 	return seen, errors.Join(err, link.Close())
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"synprobe/cmd/synprobe/internal/report"
+	"synprobe/traceroute"
 )
 
 const usage = `Usage:
@@ -48,6 +49,15 @@ How hard:
                            and the round trips)
       --tries N            SYNs to send before silence counts, 1 to 100
                            (default: as many as the proof needs, 3 or more)
+
+Where it stops:
+      --trace WHEN         auto, always or never (default: auto, which traces
+                           the path of what is not a plain answer of the host)
+      --max-hops N         step no further than N hops, 1 to 64 (default: 30)
+      --flows N            source ports to try beside a silent one, 1 to 16
+                           (default: 2)
+      --control-port PORT  a port of the host that should answer, to compare
+                           with; may be given several times
 
 What to print:
   -j, --json               one JSON object for each target, on one line
@@ -127,7 +137,8 @@ const seeHelp = "synprobe --help lists the flags"
 // machine. The flags that it read before an error are returned with it.
 func parseFlags(args []string) (*flags, error) {
 	f := &flags{}
-	var source, sourcePort, timeout, tries string
+	var source, sourcePort, timeout, tries, trace, maxHops, flows string
+	var controlPorts []string
 	set := pflag.NewFlagSet("synprobe", pflag.ContinueOnError)
 	set.BoolVarP(&f.v4, "ipv4", "4", false, "")
 	set.BoolVarP(&f.v6, "ipv6", "6", false, "")
@@ -137,6 +148,10 @@ func parseFlags(args []string) (*flags, error) {
 	set.StringVar(&sourcePort, "source-port", "", "")
 	set.StringVarP(&timeout, "timeout", "t", "", "")
 	set.StringVar(&tries, "tries", "", "")
+	set.StringVar(&trace, "trace", string(traceroute.Auto), "")
+	set.StringVar(&maxHops, "max-hops", "", "")
+	set.StringVar(&flows, "flows", "", "")
+	set.StringArrayVar(&controlPorts, "control-port", nil, "")
 	set.BoolVarP(&f.noNames, "no-names", "n", false, "")
 	set.BoolVarP(&f.verbose, "verbose", "v", false, "")
 	set.BoolVarP(&f.quiet, "quiet", "q", false, "")
@@ -202,7 +217,46 @@ func parseFlags(args []string) (*flags, error) {
 		}
 		f.opt.Tries = n
 	}
-	return f, nil
+	return f, f.traceFlags(set, trace, maxHops, flows, controlPorts)
+}
+
+// traceFlags checks the flags about the path.
+func (f *flags) traceFlags(set *pflag.FlagSet, trace, maxHops, flows string, controlPorts []string) error {
+	f.opt.Trace.Mode = traceroute.Mode(trace)
+	switch f.opt.Trace.Mode {
+	case traceroute.Auto, traceroute.Always:
+	case traceroute.Never:
+		for _, name := range []string{"max-hops", "flows", "control-port"} {
+			if set.Changed(name) {
+				return misuse("--trace never and --"+name, "they exclude each other", "")
+			}
+		}
+	default:
+		return misuse("--trace "+report.Escape(trace), "not one of auto, always and never", "")
+	}
+	if set.Changed("max-hops") {
+		n, err := strconv.Atoi(maxHops)
+		if err != nil || n < 1 || n > traceroute.MaxHops {
+			return misuse("--max-hops "+report.Escape(maxHops), fmt.Sprintf("not a number from 1 to %d", traceroute.MaxHops), "")
+		}
+		f.opt.Trace.MaxHops = n
+	}
+	if set.Changed("flows") {
+		n, err := strconv.Atoi(flows)
+		// More are no better proof, and look like a scan.
+		if err != nil || n < 1 || n > 16 {
+			return misuse("--flows "+report.Escape(flows), "not a number from 1 to 16", "")
+		}
+		f.opt.Trace.Flows = n
+	}
+	for _, text := range controlPorts {
+		n, err := strconv.ParseUint(text, 10, 16)
+		if err != nil || n == 0 {
+			return misuse("--control-port "+report.Escape(text), "not a number from 1 to 65535", "")
+		}
+		f.opt.Trace.ControlPorts = append(f.opt.Trace.ControlPorts, uint16(n))
+	}
+	return nil
 }
 
 // flagError says an error of pflag as all other errors are said.

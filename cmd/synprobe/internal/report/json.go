@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"synprobe/traceroute"
 	"synprobe/traceroute/diagnose"
 )
 
@@ -59,7 +60,7 @@ type (
 		RTT          *float64           `json:"rtt_ms"`
 		Tries        int                `json:"tries"`
 		Answered     int                `json:"answered"`
-		Path         []struct{}         `json:"path"` // empty as long as no TTL is stepped
+		Path         []jsonStep         `json:"path"`
 		Evidence     []jsonEvidence     `json:"evidence"`
 	}
 	jsonTarget struct {
@@ -81,6 +82,15 @@ type (
 		// machine, so no number can stand for that.
 		TTL     *int   `json:"ttl,omitempty"`
 		Address string `json:"address"`
+	}
+	jsonStep struct {
+		TTL     int    `json:"ttl"`
+		Address string `json:"address"`
+		// Addresses are there where more than one device answered at this TTL.
+		Addresses []string                     `json:"addresses,omitempty"`
+		RTT       *float64                     `json:"rtt_ms"`
+		Subject   traceroute.Status            `json:"subject"`
+		Controls  map[string]traceroute.Status `json:"controls"`
 	}
 	jsonAlternative struct {
 		Cause diagnose.Cause `json:"cause"`
@@ -129,7 +139,7 @@ func (r *Result) ToJSON(w io.Writer) error {
 		RTT:          milliseconds(d.RTT),
 		Tries:        d.Tries,
 		Answered:     d.Answered,
-		Path:         []struct{}{},
+		Path:         path(d.Path),
 		Evidence:     make([]jsonEvidence, 0, len(d.Evidence)),
 	}
 	if d.Fault != nil {
@@ -172,6 +182,29 @@ func fault(f diagnose.Fault) jsonFault {
 			hop.TTL = &h.TTL
 		}
 		out.Hops = append(out.Hops, hop)
+	}
+	return out
+}
+
+// path is the path hop by hop, from TTL 1.
+func path(p traceroute.Path) []jsonStep {
+	out := make([]jsonStep, 0, len(p.Hops))
+	for _, h := range p.Hops {
+		step := jsonStep{
+			TTL: h.TTL, Address: address(p.Addr(h.TTL)), RTT: milliseconds(h.RTT),
+			Subject: h.Of(subjectName).Status, Controls: make(map[string]traceroute.Status),
+		}
+		if len(h.Addrs) > 1 {
+			for _, a := range h.Addrs {
+				step.Addresses = append(step.Addresses, a.String())
+			}
+		}
+		for _, name := range p.Names {
+			if name != subjectName {
+				step.Controls[name] = h.Of(name).Status
+			}
+		}
+		out = append(out, step)
 	}
 	return out
 }

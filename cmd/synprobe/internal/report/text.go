@@ -63,7 +63,7 @@ func (r *Result) ToLine(w io.Writer) error {
 // compact reports whether there is nothing to explain.
 func (r *Result) compact(s Style) bool {
 	d := r.diagnosis
-	return d.Verdict == diagnose.Open && d.Cause == diagnose.Listening && d.Certainty == diagnose.Certain && len(d.Alternatives) == 0 && !s.Verbose
+	return d.Verdict == diagnose.Open && d.Cause == diagnose.Listening && d.Certainty == diagnose.Certain && len(d.Alternatives) == 0 && len(d.Path.Hops) == 0 && !s.Verbose
 }
 
 func (r *Result) header(p *printer) {
@@ -116,6 +116,7 @@ func (r *Result) explanation(p *printer) {
 	p.blank()
 	p.paragraph(margin, d.Summary)
 	p.blank()
+	r.picture(p)
 	if len(d.Evidence) > 0 {
 		p.labelled("Why:", r.evidence())
 	}

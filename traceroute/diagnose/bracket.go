@@ -1,0 +1,471 @@
+package diagnose
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"synprobe/rawprobe"
+	"synprobe/traceroute"
+)
+
+// The checks about where the subject is lost, by its path and the controls'.
+
+// subjectName is the subject's name in a path.
+const subjectName = string(rawprobe.Subject)
+
+// traced reports whether the subject was stepped.
+func (v *view) traced() bool { return slices.Contains(v.path.Names, subjectName) }
+
+// next is the least TTL above last at which anybody answered a control, with
+// that control's name, preferring one whose way is the subject's up to there.
+// It is 0 where nobody did.
+func (v *view) next(last int) (ttl int, control string, shared bool) {
+	for t := last + 1; t <= len(v.path.Hops); t++ {
+		for _, name := range v.path.Names {
+			st := v.path.Hops[t-1].Of(name).Status
+			if name == subjectName || st != traceroute.Passes && st != traceroute.Answers {
+				continue
+			}
+			if s := v.shares(name, last); ttl == 0 || s && !shared {
+				ttl, control, shared = t, name, s
+			}
+		}
+		if ttl != 0 {
+			return ttl, control, shared
+		}
+	}
+	return 0, "", false
+}
+
+// shares reports whether a control met no other router than the subject up to a
+// TTL: routers that share traffic among several send each flow one way.
+func (v *view) shares(control string, last int) bool {
+	for t := 1; t <= last; t++ {
+		subject, other := v.path.Hops[t-1].Of(subjectName).Addrs, v.path.Hops[t-1].Of(control).Addrs
+		if len(subject) == 0 || len(other) == 0 {
+			continue
+		}
+		if !slices.ContainsFunc(subject, func(a netip.Addr) bool { return slices.Contains(other, a) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// chance is the probability that every subject SYN that had to get beyond a hop
+// was lost by the loss that echoes saw.
+func (v *view) chance(last int) float64 {
+	loss := traceroute.Loss(v.o)
+	if loss == 0 {
+		return 0
+	}
+	n := 0
+	for i := range v.o.Sent {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject && s.TTL > last && s.Refused == rawprobe.NotRefused {
+			n++
+		}
+	}
+	return math.Pow(loss, float64(n))
+}
+
+// suspects are the hops from one TTL to another. TTL 0, this machine, is none:
+// the SYN was seen to leave it.
+func (v *view) suspects(from, to int) []Hop {
+	var hops []Hop
+	for ttl := max(from, 1); ttl <= to; ttl++ {
+		hops = append(hops, v.hop(ttl))
+	}
+	return hops
+}
+
+// span names suspects in a sentence.
+func span(hops []Hop) string {
+	word := func(h Hop) string {
+		if h.Address.IsValid() {
+			return fmt.Sprintf("hop %d (%s)", h.TTL, h.Address)
+		}
+		return fmt.Sprintf("hop %d", h.TTL)
+	}
+	if len(hops) == 1 {
+		return "at " + word(hops[0])
+	}
+	return "between " + word(hops[0]) + " and " + word(hops[len(hops)-1])
+}
+
+// bracket: the subject's path ends, and a control's goes on.
+func bracket(v *view) *Diagnosis {
+	if !v.traced() || !v.patient() || v.onLink() {
+		return nil
+	}
+	last := v.path.Last(subjectName)
+	depth := v.path.Depth
+	d := &Diagnosis{Verdict: Drop, Certainty: Certain}
+	v.silence(d)
+	v.reached(d, last)
+	ttl, control, shared := v.next(last)
+	switch {
+	case depth > 0 && last >= depth:
+		v.behindAddress(d, last)
+	case ttl == 0 && !v.alive():
+		v.blackHole(d, last)
+	case ttl == 0:
+		v.unmeasured(d, last)
+	case depth > 0 && ttl >= depth && last == depth-1:
+		v.lastStep(d)
+	case depth > 0 && ttl >= depth:
+		v.silentRouters(d, last)
+	default:
+		v.onTheWay(d, last, ttl, control, shared)
+	}
+	if p := v.chance(last); p > rareChance {
+		d.because("loss", "packets get lost on the way; by chance alone this would be seen in %.1f %% of runs", 100*p)
+		d.Certainty = Ambiguous
+		if len(d.Alternatives) == 0 {
+			d.or(Unknown, Fault{Where: Nowhere}, "packets get lost on the way, and these may have been lost by chance")
+		}
+	}
+	return d
+}
+
+// reached adds how far the subject came.
+func (v *view) reached(d *Diagnosis, last int) {
+	beyond, tries := 0, 0
+	for t := last + 1; t <= len(v.path.Hops); t++ {
+		if p := v.path.Hops[t-1].Of(subjectName); p.Tries > 0 {
+			beyond, tries = t, max(tries, p.Tries)
+		}
+	}
+	where := "no hop at all"
+	if last > 0 {
+		where = fmt.Sprintf("hop %d", last)
+	}
+	switch {
+	case beyond > last+1:
+		d.because("subject-path", "the same SYN reached %s and nothing beyond (TTL %d to %d, up to %s each)", where, last+1, beyond, timesEach(tries))
+	case beyond == last+1:
+		d.because("subject-path", "the same SYN reached %s and nothing beyond (TTL %d, %s)", where, beyond, timesEach(tries))
+	default:
+		d.because("subject-path", "the same SYN reached %s", where)
+	}
+}
+
+func timesEach(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// onTheWay: a control was answered by a router beyond the last one that
+// answered for the subject.
+func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool) {
+	hops := v.suspects(last, ttl)
+	d.Cause, d.Fault = NetworkFirewall, &Fault{Where: Path, Hops: hops}
+	d.Summary = fmt.Sprintf("%s a firewall silently drops SYNs to port %d; other traffic passes there.", capital(span(hops)), v.port)
+	d.because("control-passes", "%s passed hop %d", words(control), ttl)
+	v.aliveEvidence(d)
+	v.ask(d, hops)
+	if !shared {
+		d.Certainty = Likely
+		d.because("other-way", "but it took another way than the SYN before that")
+		d.or(FlowDependent, *d.Fault, "the SYN and the control take different ways, of which one may be broken for all traffic")
+	}
+}
+
+// lastStep: every router answered for the subject, and the host does not.
+func (v *view) lastStep(d *Diagnosis) {
+	host := v.destination()
+	d.Cause, d.Fault, d.Certainty = HostFirewall, &host, Ambiguous
+	d.because("last-step", "every router on the way answered for the SYN")
+	v.aliveEvidence(d)
+	other, ack := v.control(rawprobe.ControlSYN), v.control(rawprobe.ControlACK)
+	if other != nil && v.ownDistance(other) {
+		d.Certainty = Likely
+	}
+	d.Summary = fmt.Sprintf("%s is up, and SYNs to port %d are lost at the last step: its own firewall drops them, as far as can be seen.", v.target, v.port)
+	d.Next = fmt.Sprintf("Look at the firewall of %s for rules about tcp/%d; then at filters directly in front of it.", v.target, v.port)
+	if other != nil && ack != nil && v.ownDistance(ack) {
+		d.Cause = NotAccepting
+		d.Summary = fmt.Sprintf("%s is up and takes no new connections on port %d: its program does not accept them, or a filter matches SYNs alone.", v.target, v.port)
+		d.Next = fmt.Sprintf("Look on %s at the accept queue of the program on port %d (ss -ltn), then at its firewall.", v.target, v.port)
+		d.or(HostFirewall, host, "the host's own firewall may match SYNs to this port alone")
+	} else {
+		d.or(NotAccepting, host, "a program with a full accept queue is silent too")
+	}
+	router := Fault{Where: Path, Hops: v.suspects(v.path.Depth-1, v.path.Depth-1)}
+	d.or(NetworkFirewall, router, "the last router may drop on its way out, or a filter directly in front of the host (security group, hypervisor, bridge) may")
+	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+}
+
+// ownDistance reports whether an answer came from the host's own distance, as
+// far as its echo replies show.
+func (v *view) ownDistance(r *rawprobe.Reply) bool {
+	for _, e := range v.echoes {
+		if e.Distance() != r.Distance() {
+			return false
+		}
+	}
+	return true
+}
+
+// silentRouters: between the last router that answered for the subject and the
+// host there are only routers that answer nobody.
+func (v *view) silentRouters(d *Diagnosis, last int) {
+	host := v.destination()
+	hops := v.suspects(last, v.path.Depth)
+	d.Cause, d.Certainty, d.Fault = Unknown, Ambiguous, &Fault{Where: Nowhere, Hops: hops}
+	d.Summary = fmt.Sprintf("%s is up, and SYNs to port %d are silently dropped %s, where the routers answer nobody.", v.target, v.port, span(hops))
+	v.aliveEvidence(d)
+	d.Next = fmt.Sprintf("Ask whoever runs the firewalls %s, or the host's, about rules for tcp/%d.", span(hops), v.port)
+	d.or(NetworkFirewall, Fault{Where: Path, Hops: v.suspects(last, v.path.Depth-1)}, "a firewall among the silent routers may drop the SYN")
+	d.or(HostFirewall, host, "the host's own firewall may drop it")
+	d.or(NotAccepting, host, "a program with a full accept queue is silent too")
+	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+}
+
+// unmeasured: the host is alive, and no stepped control shows where.
+func (v *view) unmeasured(d *Diagnosis, last int) {
+	host := v.destination()
+	d.Cause, d.Certainty, d.Fault = Unknown, Ambiguous, &Fault{Where: Nowhere, Hops: append(v.suspects(last, last+1), host.Hops...)}
+	d.Summary = fmt.Sprintf("%s is up, and SYNs to port %d are silently dropped behind hop %d.", v.target, v.port, last)
+	v.aliveEvidence(d)
+	d.Next = fmt.Sprintf("Ask whoever runs the firewalls behind hop %d, or the host's, about rules for tcp/%d.", last, v.port)
+	d.or(NetworkFirewall, Fault{Where: Path, Hops: v.suspects(last, last+1)}, "a firewall on the way may drop the SYN")
+	d.or(HostFirewall, host, "the host's own firewall may drop it")
+	d.or(NotAccepting, host, "a program with a full accept queue is silent too")
+	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+}
+
+// blackHole: nothing at all passes some point.
+func (v *view) blackHole(d *Diagnosis, last int) {
+	host := v.destination()
+	hops := v.suspects(last, last+1)
+	d.Cause, d.Certainty, d.Fault = Unknown, Ambiguous, &Fault{Where: Path, Hops: hops}
+	d.Summary = fmt.Sprintf("Nothing at all passes hop %d%s, and nobody says why.", last, parens(v.path.Addr(last)))
+	if last == 0 {
+		d.Summary = "Nothing at all comes back, not even from the first router, and nobody says why."
+	}
+	d.because("silent-controls", "neither ICMP echo nor any other probe got further")
+	v.ask(d, hops)
+	d.or(NetworkFirewall, Fault{Where: Path, Hops: hops}, "a firewall there may drop everything for this host")
+	d.or(HostFirewall, host, "the next hop may be the host itself, whose firewall drops everything")
+	d.or(HostUnreachable, host, "a host that died less than 10 s ago is silent until its router notices")
+	d.or(ReturnPath, somewhere(), "the answers may be dropped on their way back")
+}
+
+// behindAddress: the subject goes on behind the address that answers echoes: a
+// port forward or a load balancer.
+func (v *view) behindAddress(d *Diagnosis, last int) {
+	host := v.destination()
+	d.Cause, d.Certainty, d.Fault = Unknown, Ambiguous, &Fault{Where: Nowhere, Hops: v.suspects(last, last+1)}
+	d.Fault.Hops[0].Address = v.path.Addr(last)
+	d.Summary = fmt.Sprintf("%s passes port %d on to another machine, and SYNs are silently dropped behind it.", v.target, v.port)
+	d.Next = fmt.Sprintf("Find out where %s forwards port %d to, and look there.", v.target, v.port)
+	d.because("behind-address", "the SYN went on behind hop %d, where %s answers echoes", v.path.Depth, v.target)
+	d.or(HostFirewall, host, "the firewall of the machine behind may drop the SYN")
+	d.or(NetworkFirewall, Fault{Where: Path, Hops: d.Fault.Hops}, "a firewall between the address and that machine may drop it")
+	d.or(HostUnreachable, host, "that machine may be down")
+	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+}
+
+// ask words whom to ask about suspects.
+func (v *view) ask(d *Diagnosis, hops []Hop) {
+	var named []Hop
+	for _, h := range hops {
+		if h.Address.IsValid() {
+			named = append(named, h)
+		}
+	}
+	switch len(named) {
+	case 0:
+		d.Next = fmt.Sprintf("Ask whoever runs the network %s about rules for tcp/%d.", span(hops), v.port)
+	case 1:
+		d.Next = fmt.Sprintf("Ask whoever runs %s about rules for tcp/%d.", named[0].Address, v.port)
+	default:
+		d.Next = fmt.Sprintf("Ask whoever runs %s (outbound) or %s (inbound) about rules for tcp/%d.", named[0].Address, named[len(named)-1].Address, v.port)
+	}
+}
+
+// aliveEvidence adds what shows that the host is up.
+func (v *view) aliveEvidence(d *Diagnosis) {
+	if !v.alive() {
+		return
+	}
+	at := ""
+	if v.path.Depth > 0 {
+		at = fmt.Sprintf(" at hop %d", v.path.Depth)
+	}
+	d.because("host-alive", "the host%s answers %s: it is up", at, v.aliveBy())
+}
+
+// aliveBy names the controls that the host answered.
+func (v *view) aliveBy() string {
+	var by []string
+	if len(v.echoes) > 0 {
+		by = append(by, words(string(rawprobe.Echo)))
+	}
+	for _, r := range v.controls {
+		if w := words(v.o.Sent[r.Probe].Name()); !slices.Contains(by, w) && len(by) < 3 {
+			by = append(by, w)
+		}
+	}
+	switch len(by) {
+	case 1:
+		return by[0]
+	case 2:
+		return by[0] + " and " + by[1]
+	case 3:
+		return by[0] + ", " + by[1] + " and " + by[2]
+	}
+	return "nothing"
+}
+
+// words names a control in a sentence.
+func words(name string) string {
+	switch rawprobe.ProbeKind(name) {
+	case rawprobe.Echo:
+		return "ICMP echo"
+	case rawprobe.ControlACK:
+		return "a bare ACK to the same port"
+	case rawprobe.ControlUDP:
+		return "UDP"
+	}
+	if rest, ok := strings.CutPrefix(name, string(rawprobe.ControlSYN)+":"); ok {
+		return "a SYN to port " + rest
+	}
+	return name
+}
+
+func parens(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return fmt.Sprintf(" (%s)", a)
+}
+
+// flowRepeats is how often a flow must have passed, each time, before the
+// difference is called repeatable.
+const flowRepeats = 3
+
+// otherFlows: the subject is silent, and the same SYN from other source ports
+// gets through.
+func otherFlows(v *view) *Diagnosis {
+	if len(v.subject) > 0 || !v.patient() {
+		return nil
+	}
+	through, tried := make(map[uint16]int), make(map[uint16]int)
+	for i := range v.o.Sent {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.OtherFlow && !s.Stepped() {
+			tried[s.Flow.Src.Port()]++
+		}
+	}
+	for _, r := range v.others {
+		s := &v.o.Sent[r.Probe]
+		if !s.Stepped() && v.byHost(r.From) && (r.Kind == rawprobe.SynAck || r.Kind == rawprobe.Reset) {
+			through[s.Flow.Src.Port()]++
+		}
+	}
+	last := v.path.Last(subjectName)
+	if len(through) == 0 || v.chance(last) > rareChance || v.o.SilenceByChance() > rareChance {
+		return nil
+	}
+	d := &Diagnosis{Verdict: Partial, Cause: FlowDependent, Certainty: Certain, Fault: &Fault{Where: Path}}
+	v.silence(d)
+	d.because("other-flows", "the same SYN from other source ports got an answer: %d of %d flows pass", len(through), len(tried)+1)
+	d.Summary = "Some connections get through and others do not, by their source port: one of several ways is broken."
+	if v.traced() && !v.onLink() {
+		v.reached(d, last)
+		d.Fault.Hops = v.leg(last, through)
+		d.Summary = fmt.Sprintf("Some connections get through and others do not, by their source port: one of several ways is broken %s.", span(d.Fault.Hops))
+	}
+	d.Next = "Ask whoever runs the routers there; retrying from other source ports helps for now."
+	repeatable := false
+	for port, n := range through {
+		repeatable = repeatable || n >= flowRepeats && n == tried[port]
+	}
+	if traceroute.Loss(v.o) > 0 || !repeatable {
+		d.Certainty = Likely
+		d.or(Unknown, Fault{Where: Nowhere}, "packets get lost on the way, and these may have been lost by chance")
+	}
+	return d
+}
+
+// leg names the suspects of the way that is broken: where the subject was last
+// seen, and the hop after it, unless a flow that passes was seen there.
+func (v *view) leg(last int, through map[uint16]int) []Hop {
+	hops := v.suspects(last, last+1)
+	after := &hops[len(hops)-1]
+	if after.TTL == v.path.Depth {
+		return hops
+	}
+	var passing []netip.Addr
+	for port := range through {
+		p := traceroute.ReadFlow(v.o, port)
+		if h := p.Hop(after.TTL); h != nil {
+			passing = append(passing, h.Addrs...)
+		}
+	}
+	after.Address = netip.Addr{}
+	if h := v.path.Hop(after.TTL); h != nil {
+		for _, a := range h.Addrs {
+			if !slices.Contains(passing, a) {
+				after.Address = a
+			}
+		}
+	}
+	// Where the subject's last hop is on the broken way alone, and the next is
+	// on both, both stay suspects.
+	if !after.Address.IsValid() && len(passing) > 0 && v.meet(after.TTL, passing) {
+		after.Address = passing[0]
+	}
+	return hops
+}
+
+// meet reports whether every probe that answered at a TTL met the same router:
+// the ways have come together.
+func (v *view) meet(ttl int, passing []netip.Addr) bool {
+	h := v.path.Hop(ttl)
+	return h != nil && len(h.Addrs) == 1 && slices.Contains(passing, h.Addrs[0])
+}
+
+// period returns the hops of a loop, nil where the subject's path shows none:
+// the same address at TTLs that are not adjacent, more than once.
+func (v *view) period() []Hop {
+	var addrs []netip.Addr
+	for i := range v.path.Hops {
+		a := netip.Addr{}
+		if q := v.path.Hops[i].Of(subjectName); q.Status == traceroute.Passes {
+			a = q.Addrs[0]
+		}
+		addrs = append(addrs, a)
+	}
+	for i, a := range addrs {
+		if !a.IsValid() {
+			continue
+		}
+		for k := i + 2; k+1 < len(addrs); k++ {
+			// The first repetition, and the one after it.
+			if addrs[k] == a && addrs[i+1] == addrs[k+1] && addrs[i+1] != a {
+				return v.suspects(i+1, k)
+			}
+		}
+	}
+	return nil
+}
+
+// loop: nothing came back, and the path shows the same routers again and again.
+func loop(v *view) *Diagnosis {
+	hops := v.period()
+	if hops == nil || len(v.subject) > 0 {
+		return nil
+	}
+	d := &Diagnosis{Verdict: NetworkDown, Cause: RoutingLoop, Certainty: Certain, Fault: &Fault{Where: Path, Hops: hops}}
+	v.silence(d)
+	d.because("loop", "the same routers answer again and again from TTL %d on", hops[0].TTL)
+	d.Summary = fmt.Sprintf("The packet goes round %s.", span(hops))
+	d.Next = fmt.Sprintf("Ask whoever runs the routers there about their routes to %s.", v.target)
+	return d
+}

@@ -1,0 +1,153 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"synprobe/rawprobe"
+	"synprobe/traceroute"
+)
+
+// An origin is where an answer in the host's name was made.
+type origin struct {
+	c comparison // against the host
+	// proven says that TTLs, not remaining TTLs alone, show it: a probe that
+	// can't have reached the host provoked the answer.
+	proven   bool
+	hops     []Hop // the device, or the two that it may be, where c is nearer
+	provoked int   // the least TTL that provoked the answer; 0 where it was not searched
+	depth    int   // the least TTL at which the host answered a control; 0 unknown
+}
+
+// origin works out who made answers of one kind.
+//
+// A device that forwards sees a packet after its TTL check, and so answers in
+// the host's name only from the next TTL on; one that takes the packet in
+// itself (a proxy) answers at its own. The TTL that is left in the answer tells
+// the two apart, where the way back is as long as the way there.
+func (v *view) origin(rs []*rawprobe.Reply) origin {
+	o := origin{c: v.compare(rs), provoked: v.provoked(), depth: v.path.Depth}
+	seems := rs[0].Distance() + 1 // the hop that the remaining TTL names
+	m := o.provoked
+	switch {
+	case m == 0:
+		return o
+	case o.depth > 0 && m < o.depth, v.routerAt(m):
+		o.c, o.proven = nearer, true
+		switch {
+		case seems == m-1 && m > 1, v.path.Hop(m-1) != nil && v.sameDistance(m-1, rs[0]):
+			o.hops = []Hop{v.hop(m - 1)}
+		case seems == m:
+			o.hops = []Hop{v.hop(m)}
+		case m > 1:
+			o.hops = []Hop{v.hop(m - 1), v.hop(m)}
+		default:
+			o.hops = []Hop{v.hop(m)}
+		}
+	case o.depth > 0 && m > o.depth:
+		o.c = farther
+	case o.depth > 0:
+		// Exactly where the host answers. The last router's answer looks so
+		// too, but for one hop less on the way back.
+		switch {
+		case o.c == nearer && m > 1 && v.sameDistance(m-1, rs[0]):
+			o.hops = []Hop{v.hop(m - 1)}
+		case o.c == nearer || o.c == farther || o.c == mixed:
+			o.c = same // the way back differs, or the initial TTL
+		}
+	case m > 1 && seems == m-1 && v.sameDistance(m-1, rs[0]):
+		o.c = nearer
+		o.hops = []Hop{v.hop(m - 1)}
+	}
+	return o
+}
+
+// provoked is the least TTL at which a subject SYN drew an answer in the
+// host's name, 0 where that was not searched.
+func (v *view) provoked() int {
+	for i := range v.path.Hops {
+		if v.path.Hops[i].Of(subjectName).InName {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// routerAt reports whether a control expired at a TTL: there is a router, not
+// the host.
+func (v *view) routerAt(ttl int) bool {
+	h := v.path.Hop(ttl)
+	if h == nil {
+		return false
+	}
+	for _, name := range v.path.Names {
+		if h.Of(name).Status == traceroute.Passes {
+			return true
+		}
+	}
+	return false
+}
+
+// sameDistance reports whether an answer came from as far as the word of the
+// router at a TTL that a probe expired there.
+func (v *view) sameDistance(ttl int, r *rawprobe.Reply) bool {
+	for i := range v.o.Replies {
+		e := &v.o.Replies[i]
+		if e.Meaning() == rawprobe.SaysExpired && v.o.Sent[e.Probe].TTL == ttl && e.Distance() == r.Distance() {
+			return true
+		}
+	}
+	return false
+}
+
+// hop is the hop of the subject's path at a TTL.
+func (v *view) hop(ttl int) Hop {
+	switch ttl {
+	case 0:
+		return v.local().Hops[0]
+	case v.path.Depth:
+		return Hop{TTL: ttl, Address: v.target}
+	}
+	return Hop{TTL: ttl, Address: v.path.Addr(ttl)}
+}
+
+func (o *origin) fault() Fault { return Fault{Where: Path, Hops: o.hops} }
+
+// named reports whether one device with an address is known.
+func (o *origin) named() bool { return len(o.hops) == 1 && o.hops[0].Address.IsValid() }
+
+// name gives the device's place in a sentence.
+func (o *origin) name() string {
+	switch {
+	case o.named():
+		return fmt.Sprintf(", %s at hop %d,", o.hops[0].Address, o.hops[0].TTL)
+	case len(o.hops) > 0:
+		return fmt.Sprintf(", at hop %d,", o.hops[0].TTL)
+	}
+	return ""
+}
+
+// certainty is how sure it is that the host did not answer, from n answers.
+func (o *origin) certainty(n int) Certainty {
+	switch {
+	case o.proven:
+		return Certain
+	case n < 2:
+		return Ambiguous
+	}
+	return Likely
+}
+
+// tell adds the facts.
+func (o *origin) tell(v *view, d *Diagnosis, rs []*rawprobe.Reply) {
+	r := rs[0]
+	switch {
+	case o.proven && o.depth > 0:
+		d.because("provoked-early", "%s came already for a SYN with TTL %d, and the host is at hop %d", describe(r), o.provoked, o.depth)
+	case o.proven:
+		d.because("provoked-early", "%s came already for a SYN with TTL %d, where a router is", describe(r), o.provoked)
+	case o.provoked > 0 && o.provoked == o.depth && o.c == same:
+		d.because("provoked-at-host", "%s came for TTL %d and no less, which is where the host is", describe(r), o.provoked)
+	default:
+		v.distance(d, rs, o.c)
+	}
+}

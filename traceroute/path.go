@@ -1,0 +1,296 @@
+package traceroute
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"synprobe/rawprobe"
+)
+
+// Status is what became of one kind of probe at one hop.
+type Status string
+
+// The statuses.
+const (
+	NotSent Status = "not-sent"
+	Silent  Status = "silent"  // sent, and nothing came back
+	Passes  Status = "passes"  // the router at that hop said that it expired there: it got that far
+	Answers Status = "answers" // the host answered
+	// Rejects: a reset of the subject, or an ICMP error other than expiry.
+	Rejects Status = "rejects"
+)
+
+// A Probed is what became of one kind of probe at one hop.
+type Probed struct {
+	Status Status
+	Tries  int // probes sent
+	Got    int // probes of those that were answered
+	// InName says that an answer came in the host's name: its own, or forged.
+	InName bool
+	// Addrs are the senders of the answers, in the order of arrival.
+	Addrs []netip.Addr
+	RTT   time.Duration // the least
+}
+
+// A Hop is one TTL of the path.
+type Hop struct {
+	TTL    int
+	Addrs  []netip.Addr // who answered there, to any probe, the subject's first
+	RTT    time.Duration
+	Host   bool // the host itself is here
+	Probes map[string]Probed
+}
+
+// Of returns what became of a kind of probe at this hop, by its name.
+func (h *Hop) Of(name string) Probed {
+	if p, ok := h.Probes[name]; ok {
+		return p
+	}
+	return Probed{Status: NotSent}
+}
+
+// A Path is what stepped probes showed, from TTL 1 up.
+type Path struct {
+	Hops []Hop
+	// Depth is the least TTL at which the host itself answered a control; 0
+	// where none did.
+	Depth int
+	// Names are the kinds of probe that were stepped, the subject first, the
+	// others in the order of their first sending.
+	Names []string
+}
+
+// Hop returns the hop at a TTL, nil where nothing was sent so far.
+func (p *Path) Hop(ttl int) *Hop {
+	if ttl < 1 || ttl > len(p.Hops) {
+		return nil
+	}
+	return &p.Hops[ttl-1]
+}
+
+// Addr returns the first address that answered at a TTL, or the zero Addr.
+func (p *Path) Addr(ttl int) netip.Addr {
+	if h := p.Hop(ttl); h != nil && len(h.Addrs) > 0 {
+		return h.Addrs[0]
+	}
+	return netip.Addr{}
+}
+
+// Last returns the greatest TTL at which a kind of probe is known to have
+// passed, 0 where it did nowhere.
+func (p *Path) Last(name string) int {
+	for i := len(p.Hops) - 1; i >= 0; i-- {
+		if p.Hops[i].Of(name).Status == Passes {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// Find returns the least TTL at which an address said that the subject's or
+// any other probe expired, 0 where it never did. The subject's word comes
+// first.
+func (p *Path) Find(a netip.Addr) int {
+	for _, names := range [][]string{{string(rawprobe.Subject)}, p.Names} {
+		for i := range p.Hops {
+			for _, n := range names {
+				if q := p.Hops[i].Of(n); q.Status == Passes && slices.Contains(q.Addrs, a) {
+					return i + 1
+				}
+			}
+		}
+	}
+	return 0
+}
+
+// Read works the path out of what a run observed. Probes of full TTL are not
+// part of it, nor other flows of the subject's: see ReadFlow.
+func Read(o *rawprobe.Observations) Path {
+	p := read(o, func(s *rawprobe.Sent) (string, bool) {
+		return s.Name(), s.Stepped() && s.Kind != rawprobe.OtherFlow
+	})
+	p.end(o)
+	return p
+}
+
+// end puts the host at the end of the path: what was sent with full TTL went
+// there. Beyond it, and beyond the first of the hops at the end that answer
+// nothing, there is nothing to show.
+func (p *Path) end(o *rawprobe.Observations) {
+	subject := string(rawprobe.Subject)
+	last, router := 0, 0
+	for i := range p.Hops {
+		if len(p.Hops[i].Addrs) > 0 {
+			last = i + 1
+		}
+		for _, q := range p.Hops[i].Probes {
+			if q.Status == Passes {
+				router = i + 1
+			}
+		}
+	}
+	if p.Depth > 0 && router < p.Depth {
+		p.Hops = p.Hops[:p.Depth]
+	} else if last+1 < len(p.Hops) {
+		p.Hops = p.Hops[:last+1]
+	}
+	if p.Depth == 0 || len(p.Hops) > p.Depth || p.status(p.Depth, subject) != NotSent {
+		return
+	}
+	full := Probed{Status: NotSent}
+	for i := range o.Sent {
+		if s := &o.Sent[i]; s.Kind == rawprobe.Subject && !s.Stepped() && s.Refused == rawprobe.NotRefused {
+			full.Status = Silent
+			full.Tries++
+		}
+	}
+	for i := range o.Replies {
+		r := &o.Replies[i]
+		if r.Probe < 0 || r.Probe >= len(o.Sent) {
+			continue
+		}
+		if s := &o.Sent[r.Probe]; s.Kind == rawprobe.Subject && !s.Stepped() {
+			full.Status = Rejects
+			if r.Kind == rawprobe.SynAck {
+				full.Status = Answers
+			}
+			full.Got++
+		}
+	}
+	p.Hops[p.Depth-1].Probes[subject] = full
+}
+
+// ReadFlow works out the path of one other flow, by its source port, under the
+// subject's name.
+func ReadFlow(o *rawprobe.Observations, port uint16) Path {
+	return read(o, func(s *rawprobe.Sent) (string, bool) {
+		return string(rawprobe.Subject), s.Stepped() && s.Kind == rawprobe.OtherFlow && s.Flow.Src.Port() == port
+	})
+}
+
+func read(o *rawprobe.Observations, name func(*rawprobe.Sent) (string, bool)) Path {
+	var p Path
+	subject := string(rawprobe.Subject)
+	for i := range o.Sent {
+		s := &o.Sent[i]
+		n, ok := name(s)
+		if !ok || !onPath(s) {
+			continue
+		}
+		h := p.at(s.TTL)
+		q := h.Of(n)
+		q.Tries++
+		if q.Status == NotSent {
+			q.Status = Silent
+		}
+		h.Probes[n] = q
+		if !slices.Contains(p.Names, n) {
+			p.Names = append(p.Names, n)
+		}
+	}
+	if i := slices.Index(p.Names, subject); i > 0 {
+		p.Names = append([]string{subject}, slices.Delete(p.Names, i, i+1)...)
+	}
+	for i := range o.Replies {
+		r := &o.Replies[i]
+		if r.Probe < 0 || r.Probe >= len(o.Sent) {
+			continue // a record from elsewhere
+		}
+		s := &o.Sent[r.Probe]
+		if n, ok := name(s); ok && onPath(s) && r.Exact {
+			p.answer(n, s, r, byHost(o, s, r))
+		}
+	}
+	for i := range p.Hops {
+		p.Hops[i].collect(&p)
+	}
+	return p
+}
+
+// onPath reports whether a probe could have expired at a hop.
+func onPath(s *rawprobe.Sent) bool {
+	return s.Refused == rawprobe.NotRefused && s.TTL >= 1 && s.TTL <= MaxHops
+}
+
+// at returns the hop of a TTL, which it makes where it is new.
+func (p *Path) at(ttl int) *Hop {
+	for len(p.Hops) < ttl {
+		p.Hops = append(p.Hops, Hop{TTL: len(p.Hops) + 1, Probes: make(map[string]Probed)})
+	}
+	return &p.Hops[ttl-1]
+}
+
+// answer takes in one answer to a stepped probe.
+func (p *Path) answer(name string, s *rawprobe.Sent, r *rawprobe.Reply, host bool) {
+	h := p.at(s.TTL)
+	q := h.Of(name)
+	subject := s.Kind == rawprobe.Subject || s.Kind == rawprobe.OtherFlow
+	status := Rejects
+	switch {
+	case r.Meaning() == rawprobe.SaysExpired:
+		status = Passes
+	case host:
+		q.InName = true
+		if !subject || r.Kind == rawprobe.SynAck {
+			status = Answers
+		}
+		if !subject && (p.Depth == 0 || s.TTL < p.Depth) {
+			p.Depth = s.TTL
+		}
+	}
+	// A later word does not take back an earlier one, but for what comes in the
+	// host's name.
+	if q.Status == Silent || host {
+		q.Status = status
+	}
+	q.Got = min(q.Got+1, q.Tries)
+	if !slices.Contains(q.Addrs, r.From) {
+		q.Addrs = append(q.Addrs, r.From)
+	}
+	if r.RTT > 0 && (q.RTT == 0 || r.RTT < q.RTT) {
+		q.RTT = r.RTT
+	}
+	h.Probes[name] = q
+}
+
+// byHost reports whether an answer is what the host itself would send. A reset
+// or a SYN-ACK may be forged in its name: whoever reads a path must weigh that.
+func byHost(o *rawprobe.Observations, s *rawprobe.Sent, r *rawprobe.Reply) bool {
+	if r.From != o.Target.Addr().WithZone("") && (s.Departed == nil || r.From != s.Departed.Flow.Dst.Addr()) {
+		return false
+	}
+	switch r.Kind {
+	case rawprobe.EchoReply, rawprobe.SynAck, rawprobe.Reset:
+		return true
+	}
+	return s.Kind == rawprobe.ControlUDP && r.Meaning() == rawprobe.SaysRefused
+}
+
+// collect sums a hop up over all kinds of probe. Who says that a probe expired
+// is there. Who refuses one may be the router before, and what comes in the
+// host's name from before the host does not tell who is there.
+func (h *Hop) collect(p *Path) {
+	h.Host = h.TTL == p.Depth
+	for _, want := range []Status{Passes, Answers, Rejects} {
+		for _, n := range p.Names {
+			q, ok := h.Probes[n]
+			switch {
+			case !ok || q.Status != want:
+				continue
+			case q.InName && (h.TTL < p.Depth || p.Depth == 0):
+				continue
+			case want == Rejects && len(h.Addrs) > 0:
+				continue
+			}
+			for _, a := range q.Addrs {
+				if !slices.Contains(h.Addrs, a) && (want != Rejects || p.Find(a) == 0) {
+					h.Addrs = append(h.Addrs, a)
+				}
+			}
+			if q.RTT > 0 && (h.RTT == 0 || q.RTT < h.RTT) {
+				h.RTT = q.RTT
+			}
+		}
+	}
+}

@@ -1,0 +1,566 @@
+package traceroute
+
+import (
+	"math"
+	"time"
+
+	"synprobe/rawprobe"
+)
+
+// A sweep is one kind of probe at rising TTLs.
+type sweep struct {
+	name string
+	send func(ttl int) error
+	hops map[int]*asked
+}
+
+// asked is what was sent to one TTL.
+type asked struct {
+	tries int
+	last  time.Time
+}
+
+// sweep returns the sweep of a name, which it makes where it is new.
+func (t *tracer) sweep(name string, send func(ttl int) error) *sweep {
+	s := t.sweeps[name]
+	if s == nil {
+		s = &sweep{name: name, send: send, hops: make(map[int]*asked)}
+		t.sweeps[name] = s
+	}
+	return s
+}
+
+// ask sends a probe to a TTL where one is due: the first at once, another after
+// the pace while nothing came back. It reports when the hop has to be looked at
+// again, and false when nothing more is to be expected of it.
+func (t *tracer) ask(s *sweep, ttl, tries int, pace time.Duration) (wake time.Time, busy bool, err error) {
+	if st := t.path.status(ttl, s.name); st != Silent && st != NotSent {
+		return time.Time{}, false, nil
+	}
+	h := s.hops[ttl]
+	if h == nil {
+		h = new(asked)
+		s.hops[ttl] = h
+	}
+	due := h.last.Add(pace)
+	switch {
+	case h.tries < tries && t.spent(ttl) < hopBudget && !t.now.Before(due):
+		if err := s.send(ttl); err != nil {
+			return wake, false, err
+		}
+		h.tries++
+		h.last = t.now
+	case h.tries < tries && t.spent(ttl) < hopBudget:
+		return due, true, nil
+	}
+	wait := hopPatience
+	if t.r.Conclusive() != nil {
+		wait = stepPatience // the answer is there, the path only adds to it
+	}
+	end := h.last.Add(max(wait, 3*t.rtt()))
+	if h.tries < tries && t.spent(ttl) < hopBudget {
+		end = earlier(end, h.last.Add(pace))
+	}
+	return end, t.now.Before(end), nil
+}
+
+// spent is how many probes of all kinds went to a TTL.
+func (t *tracer) spent(ttl int) int {
+	n := 0
+	for _, s := range t.sweeps {
+		if h := s.hops[ttl]; h != nil {
+			n += h.tries
+		}
+	}
+	return n
+}
+
+func (p *Path) status(ttl int, name string) Status {
+	if h := p.Hop(ttl); h != nil {
+		return h.Of(name).Status
+	}
+	return NotSent
+}
+
+// rtt is the longest round trip to the host or a router seen so far; what a
+// router only says after searching for the host does not count.
+func (t *tracer) rtt() time.Duration {
+	var rtt time.Duration
+	for i := range t.o.Replies {
+		if r := &t.o.Replies[i]; r.RTT < time.Second {
+			rtt = max(rtt, r.RTT)
+		}
+	}
+	return rtt
+}
+
+// trace takes the path one step further. It reports when to go on, and false
+// when nothing is left to find out.
+func (t *tracer) trace() (wake time.Time, busy bool, err error) {
+	if t.read != len(t.o.Replies)+len(t.o.Sent) {
+		t.path, t.read = Read(t.o), len(t.o.Replies)+len(t.o.Sent)
+	}
+	p := pending{wake: t.first.Add(longest)}
+	a := t.r.Conclusive()
+	switch {
+	case a != nil && a.Kind != rawprobe.ICMPError:
+		p.add(t.whoAnswered(a))
+		p.add(t.echoes())
+	case a != nil:
+		p.add(t.subject(t.refusedWithin(a)))
+		if a.Meaning() != rawprobe.SaysExpired { // in a loop they would go round as well
+			p.add(t.echoes())
+		}
+	default:
+		p.add(t.fullControls())
+		p.add(t.subject(t.frontier()))
+		p.add(t.echoes())
+		p.add(t.substitute())
+		p.add(t.otherFlows())
+	}
+	return p.wake, p.busy, p.err
+}
+
+// pending sums up what several parts of a trace still wait for.
+type pending struct {
+	wake time.Time
+	busy bool
+	err  error
+}
+
+func (p *pending) add(wake time.Time, busy bool, err error) {
+	if p.err == nil {
+		p.err = err
+	}
+	if busy {
+		p.busy = true
+		p.wake = earlier(p.wake, wake)
+	}
+}
+
+// depth is the host's distance in hops: measured by a control, else as its
+// answers' remaining TTL suggests; 0 where neither is known.
+func (t *tracer) depth() (depth int, measured bool) {
+	if t.path.Depth > 0 {
+		return t.path.Depth, true
+	}
+	for i := range t.o.Replies {
+		r := &t.o.Replies[i]
+		if s := &t.o.Sent[r.Probe]; s.Kind != rawprobe.Subject && !s.Stepped() && r.Kind != rawprobe.ICMPError {
+			return min(r.Distance()+1, t.opt.MaxHops), false
+		}
+	}
+	return 0, false
+}
+
+// routers is the greatest TTL at which a router has answered anything.
+func (t *tracer) routers() int {
+	n := 0
+	for _, name := range t.path.Names {
+		n = max(n, t.path.Last(name))
+	}
+	return n
+}
+
+// frontier is the greatest TTL for the subject: no further than the routers,
+// since what reaches the host may trip its defences. Beyond the last router
+// known one step is allowed, in case there is another that answers the subject
+// alone.
+func (t *tracer) frontier() int {
+	last := t.routers()
+	if d, measured := t.depth(); measured {
+		return d - 1
+	} else if d > 0 {
+		return min(max(last+1, d-1), t.opt.MaxHops)
+	}
+	return min(last+1, t.opt.MaxHops)
+}
+
+// refusedWithin is the greatest TTL that the subject needs to find the device
+// that refuses it: one beyond where its answer says that it sits, or all of
+// a loop's hops.
+func (t *tracer) refusedWithin(a *rawprobe.Reply) int {
+	if a.Meaning() == rawprobe.SaysExpired {
+		return min(loopHops, t.opt.MaxHops)
+	}
+	if ttl := t.path.Find(a.From); ttl > 0 {
+		return ttl
+	}
+	return min(a.Distance()+2, t.opt.MaxHops)
+}
+
+// loopHops is how many hops of a loop are shown: enough to see the period.
+const loopHops = 8
+
+// subject sweeps the subject up to a TTL.
+func (t *tracer) subject(upTo int) (wake time.Time, busy bool, err error) {
+	s := t.sweep(string(rawprobe.Subject), t.r.SendSubject)
+	p := pending{wake: t.first.Add(longest)}
+	answered := t.r.Conclusive() != nil
+	last := t.path.Last(s.name)
+	for ttl := 1; ttl <= upTo; ttl++ {
+		tries, pace := t.tries()
+		switch {
+		case answered:
+			tries = 1 // the answer is there; the path is for the picture
+		case ttl < last:
+			tries = 1 // it got further than that
+		}
+		p.add(t.ask(s, ttl, tries, pace))
+	}
+	return p.wake, p.busy, p.err
+}
+
+// tries is how often a hop is asked, and how fast: more where controls see
+// packets get lost, until a silence by chance is rare.
+func (t *tracer) tries() (int, time.Duration) {
+	loss := Loss(t.o)
+	if loss == 0 {
+		return hopTries, pace
+	}
+	need := int(math.Ceil(math.Log(1e-3) / math.Log(loss)))
+	return min(max(hopTries, need), lossyTries), lossyPace
+}
+
+// Loss is the share of probes that went unanswered among those that were sent
+// where the same kind of probe was answered at least once. The subject's do not
+// count.
+func Loss(o *rawprobe.Observations) float64 {
+	type place struct {
+		name string
+		ttl  int
+	}
+	sent, got := make(map[place]int), make(map[place]int)
+	answered := make(map[int]bool)
+	var rtt time.Duration
+	for i := range o.Replies {
+		answered[o.Replies[i].Probe] = true
+		if r := o.Replies[i].RTT; r < time.Second {
+			rtt = max(rtt, r)
+		}
+	}
+	for i := range o.Sent {
+		s := &o.Sent[i]
+		if s.Kind != rawprobe.Echo || s.Refused != rawprobe.NotRefused || !answered[i] && o.End.Sub(s.Time) < max(3*rtt, stepPatience) {
+			continue
+		}
+		at := place{s.Name(), s.TTL}
+		sent[at]++
+		if answered[i] {
+			got[at]++
+		}
+	}
+	n, k := 0, 0
+	for at, g := range got {
+		n += sent[at]
+		k += g
+	}
+	if n == 0 {
+		return 0
+	}
+	return 1 - float64(k)/float64(n)
+}
+
+// echoes sweeps ICMP echo: one to each hop, more where neither it nor the
+// subject has found anybody and the fault may lie.
+func (t *tracer) echoes() (wake time.Time, busy bool, err error) {
+	s := t.sweep(string(rawprobe.Echo), t.r.SendEcho)
+	p := pending{wake: t.first.Add(longest)}
+	depth, measured := t.depth()
+	upTo := min(t.routers()+gap, t.opt.MaxHops)
+	if depth > 0 {
+		upTo = depth
+		if !measured {
+			upTo = min(depth+1, t.opt.MaxHops) // the way there may be longer than back
+		}
+	}
+	last := t.path.Last(string(rawprobe.Subject))
+	tries, pace := t.tries()
+	for ttl := 1; ttl <= upTo; ttl++ {
+		n := 1
+		if t.r.Conclusive() == nil && ttl > last && t.beyond(last) == 0 {
+			n = tries
+		}
+		p.add(t.ask(s, ttl, n, pace))
+	}
+	return p.wake, p.busy, p.err
+}
+
+// beyond is the least TTL above last at which anybody answered a control, 0
+// where nobody did.
+func (t *tracer) beyond(last int) int {
+	for ttl := last + 1; ttl <= len(t.path.Hops); ttl++ {
+		for _, name := range t.path.Names {
+			if st := t.path.status(ttl, name); name != string(rawprobe.Subject) && (st == Passes || st == Answers) {
+				return ttl
+			}
+		}
+	}
+	return 0
+}
+
+// fullControls asks the host other things: SYNs to other ports, an ACK on the
+// subject's own five-tuple, a datagram.
+func (t *tracer) fullControls() (wake time.Time, busy bool, err error) {
+	if !t.controls {
+		t.controls = true
+		for _, port := range t.controlPorts() {
+			if err := t.r.SendSYN(port, rawprobe.DefaultTTL); err != nil {
+				return wake, false, err
+			}
+		}
+		if err := t.r.SendACK(rawprobe.DefaultTTL); err != nil {
+			return wake, false, err
+		}
+		return wake, false, t.r.SendUDP(rawprobe.DefaultTTL)
+	}
+	// Once more for an answer that got lost.
+	again := t.begun.Add(pace)
+	if t.lastUDP || t.alive(rawprobe.ControlSYN) {
+		return wake, false, nil
+	}
+	if t.now.Before(again) {
+		return again, true, nil
+	}
+	t.lastUDP = true
+	for _, port := range t.controlPorts() {
+		if err := t.r.SendSYN(port, rawprobe.DefaultTTL); err != nil {
+			return wake, false, err
+		}
+	}
+	return wake, false, t.r.SendACK(rawprobe.DefaultTTL)
+}
+
+// controlPorts are the ports of the host that are asked beside the subject's.
+func (t *tracer) controlPorts() []uint16 {
+	subject := t.o.Target.Port()
+	var ports []uint16
+	add := func(p uint16) {
+		for _, q := range ports {
+			if p == q {
+				return
+			}
+		}
+		if p != subject {
+			ports = append(ports, p)
+		}
+	}
+	for _, p := range t.opt.ControlPorts {
+		add(p)
+	}
+	n := len(ports) + 2
+	for _, p := range commonPorts {
+		if len(ports) < n {
+			add(p)
+		}
+	}
+	add(unlikelyPort)
+	return ports
+}
+
+// alive reports whether the host answered a control of that kind with full TTL.
+func (t *tracer) alive(kind rawprobe.ProbeKind) bool { return t.answer(kind) != nil }
+
+// answer is the host's answer to a control of full TTL.
+func (t *tracer) answer(kind rawprobe.ProbeKind) *rawprobe.Reply {
+	for i := range t.o.Replies {
+		r := &t.o.Replies[i]
+		if s := &t.o.Sent[r.Probe]; s.Kind == kind && !s.Stepped() && byHost(t.o, s, r) {
+			return r
+		}
+	}
+	return nil
+}
+
+// substitute steps another control where echoes do not get to the host but the
+// other does.
+func (t *tracer) substitute() (wake time.Time, busy bool, err error) {
+	if t.echo() != nil || t.path.Depth > 0 && t.sweeps["substitute"] == nil {
+		return wake, false, nil
+	}
+	if t.now.Before(t.begun.Add(pace)) && t.o.Machine.Route.Gateway.IsValid() {
+		return t.begun.Add(pace), true, nil // the echo has its chance first
+	}
+	s := t.sweeps["substitute"]
+	if s == nil {
+		switch {
+		case t.alive(rawprobe.ControlSYN):
+			port := t.o.Sent[t.answer(rawprobe.ControlSYN).Probe].Flow.Dst.Port()
+			s = t.sweep("substitute", func(ttl int) error { return t.r.SendSYN(port, ttl) })
+			s.name = t.o.Sent[t.answer(rawprobe.ControlSYN).Probe].Name()
+		case t.alive(rawprobe.ControlACK):
+			s = t.sweep("substitute", t.r.SendACK)
+			s.name = string(rawprobe.ControlACK)
+		case t.alive(rawprobe.ControlUDP):
+			s = t.sweep("substitute", t.r.SendUDP)
+			s.name = string(rawprobe.ControlUDP)
+		default:
+			return wake, false, nil
+		}
+	}
+	p := pending{wake: t.first.Add(longest)}
+	depth, measured := t.depth()
+	if !measured {
+		depth = min(depth+1, t.opt.MaxHops)
+	}
+	tries, pace := t.tries()
+	for ttl := t.path.Last(string(rawprobe.Subject)) + 1; ttl <= depth; ttl++ {
+		p.add(t.ask(s, ttl, min(tries, 2), pace))
+	}
+	return p.wake, p.busy, p.err
+}
+
+// brief reports whether nobody is left who may still say that the host is
+// unreachable: the host is there, the subject's way to it shows no translator,
+// and so no router is searching for a machine.
+func (t *tracer) brief() bool {
+	if t.echo() == nil && !t.alive(rawprobe.ControlSYN) && !t.alive(rawprobe.ControlACK) {
+		return false
+	}
+	last := t.path.Last(string(rawprobe.Subject))
+	if t.path.Depth > 0 && last >= t.path.Depth {
+		return false // the subject went on behind the address
+	}
+	for i := range t.o.Replies {
+		r := &t.o.Replies[i]
+		s := &t.o.Sent[r.Probe]
+		if s.Kind != rawprobe.Subject || r.Kind != rawprobe.ICMPError {
+			continue
+		}
+		flow, _ := s.Translated()
+		if r.From == s.Flow.Dst.Addr() || r.QuotedDst.IsValid() && r.QuotedDst != flow.Dst && r.QuotedDst != s.Flow.Dst {
+			return false
+		}
+	}
+	return true
+}
+
+// flows are the trials of the subject from other source ports.
+type flows struct {
+	tried   []time.Time // the tries of all flows, by round
+	stepped *sweep
+
+	rounds    int       // of confirmation
+	confirmed time.Time // when the last was sent
+}
+
+// otherFlows tries the subject from other source ports once it has been silent
+// twice, and steps one that gets through.
+func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
+	f := &t.flows
+	begin := t.first.Add(flowsAfter)
+	switch {
+	case len(f.tried) == 0 && t.now.Before(begin):
+		return begin, true, nil
+	case len(f.tried) < 2 && (len(f.tried) == 0 || !t.now.Before(f.tried[len(f.tried)-1].Add(pace))):
+		for i := range t.opt.Flows {
+			if err := t.r.SendOther(i, rawprobe.DefaultTTL); err != nil {
+				return wake, false, err
+			}
+		}
+		f.tried = append(f.tried, t.now)
+		return t.now.Add(pace), true, nil
+	case len(f.tried) < 2:
+		return f.tried[0].Add(pace), true, nil
+	}
+	port := t.passingFlow()
+	if port < 0 {
+		end := f.tried[1].Add(max(hopPatience, 3*t.rtt()))
+		return end, t.now.Before(end), nil
+	}
+	if wake, busy, err := t.confirm(port); busy || err != nil {
+		return wake, busy, err
+	}
+	if f.stepped == nil {
+		f.stepped = t.sweep("flow", func(ttl int) error { return t.r.SendOther(port, ttl) })
+	}
+	p := pending{wake: t.first.Add(longest)}
+	depth, _ := t.depth()
+	passing := ReadFlow(t.o, t.flowPort(port))
+	for ttl := 1; ttl < depth; ttl++ {
+		if st := passing.status(ttl, string(rawprobe.Subject)); st != Silent && st != NotSent {
+			continue
+		}
+		h := f.stepped.hops[ttl]
+		switch {
+		case h == nil:
+			f.stepped.hops[ttl] = &asked{tries: 1, last: t.now}
+			if err := f.stepped.send(ttl); err != nil {
+				return wake, false, err
+			}
+			p.add(t.now.Add(stepPatience), true, nil)
+		case t.now.Before(h.last.Add(max(stepPatience, 3*t.rtt()))):
+			p.add(h.last.Add(max(stepPatience, 3*t.rtt())), true, nil)
+		}
+	}
+	return p.wake, p.busy, p.err
+}
+
+// confirm asks the subject and a flow that gets through again, in turns whose
+// order alternates: a loss that follows a pattern must not look like a way that
+// is broken.
+func (t *tracer) confirm(flow int) (wake time.Time, busy bool, err error) {
+	f := &t.flows
+	due := f.confirmed.Add(max(stepPatience, 3*t.rtt()))
+	if t.now.Before(due) {
+		return due, true, nil
+	}
+	if f.rounds == confirmRounds {
+		return due, false, nil
+	}
+	ask := []func() error{
+		func() error { return t.r.SendSubject(rawprobe.DefaultTTL) },
+		func() error { return t.r.SendOther(flow, rawprobe.DefaultTTL) },
+	}
+	if f.rounds%2 == 1 {
+		ask[0], ask[1] = ask[1], ask[0]
+	}
+	for _, send := range ask {
+		if err := send(); err != nil {
+			return wake, false, err
+		}
+	}
+	f.rounds++
+	f.confirmed = t.now
+	return t.now.Add(stepPatience), true, nil
+}
+
+// passingFlow is the first other flow that the host answered, -1 while none is.
+func (t *tracer) passingFlow() int {
+	for i := range t.o.Replies {
+		r := &t.o.Replies[i]
+		s := &t.o.Sent[r.Probe]
+		if s.Kind != rawprobe.OtherFlow || s.Stepped() || !byHost(t.o, s, r) {
+			continue
+		}
+		for k := range t.r.OtherFlows() {
+			if t.flowPort(k) == s.Flow.Src.Port() {
+				return k
+			}
+		}
+	}
+	return -1
+}
+
+// flowPort is the source port of the i-th other flow.
+func (t *tracer) flowPort(i int) uint16 {
+	var ports []uint16
+	for k := range t.o.Sent {
+		s := &t.o.Sent[k]
+		if s.Kind != rawprobe.OtherFlow {
+			continue
+		}
+		port := s.Flow.Src.Port()
+		known := false
+		for _, p := range ports {
+			known = known || p == port
+		}
+		if !known {
+			ports = append(ports, port)
+		}
+	}
+	if i < len(ports) {
+		return ports[i]
+	}
+	return 0
+}
