@@ -147,8 +147,17 @@ func TestNotPermitted(t *testing.T) {
 		}
 	}
 
+	// What is missing for a low port is another capability.
+	out := as(t, nobody, client, withCapability, "--source-port", "80", "10.0.1.2", "80")
+	if out.Exit != 77 || strings.Contains(out.Stderr, "setcap") || strings.Contains(out.Stderr, "cap_net_raw") || !strings.Contains(out.Stderr, "source port 80") {
+		t.Errorf("low source port: exit %d\n%s%s", out.Exit, out.Stdout, out.Stderr)
+	}
+	if sent := eth.sent(t); len(sent) != 0 {
+		t.Errorf("low source port: %d packets left: %v", len(sent), sent)
+	}
+
 	// The hints come once, not for each target.
-	out := as(t, nobody, client, binary(), "10.0.1.2:80", "10.0.1.2:81", "10.0.1.2:82")
+	out = as(t, nobody, client, binary(), "10.0.1.2:80", "10.0.1.2:81", "10.0.1.2:82")
 	if n := strings.Count(out.Stderr, "setcap"); out.Exit != 77 || n != 1 {
 		t.Errorf("three targets: exit %d, and %d hints\n%s", out.Exit, n, out.Stderr)
 	}
