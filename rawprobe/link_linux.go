@@ -134,7 +134,7 @@ func (l *link) Hold(src netip.AddrPort) (netip.AddrPort, error) {
 	case errors.Is(err, unix.EADDRINUSE):
 		return src, fmt.Errorf("source port %d: %w", src.Port(), ErrPortInUse)
 	case errors.Is(err, unix.EACCES):
-		return src, privilege(fmt.Sprintf("bind source port %d", src.Port()), err)
+		return src, fmt.Errorf("source port %d: %w", src.Port(), ErrPortReserved)
 	case err != nil:
 		return src, os.NewSyscallError("bind", err)
 	}

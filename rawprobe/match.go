@@ -138,6 +138,34 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 	st.out, st.outID = flow, outID
 }
 
+// doubtTimes takes back round-trip times of SYN-ACKs that may be none. A host
+// whose first SYN-ACK was lost repeats it, by itself or for our next SYN, and
+// echoes the first SYN's timestamp in either case (field note 29): the time
+// since that SYN is then the wait, not the way. "RTT samples MUST NOT be made
+// using segments that were retransmitted (and thus for which it is ambiguous
+// whether the reply was for the first instance of the packet or a later
+// instance)" (RFC 6298, section 3). On a path so slow that an echo took about
+// as long the time stands.
+func (o *Observations) doubtTimes() {
+	var echo time.Duration
+	for i := range o.Replies {
+		if o.Replies[i].Kind == EchoReply {
+			echo = max(echo, o.Replies[i].RTT)
+		}
+	}
+	for i := range o.Replies {
+		a := &o.Replies[i]
+		if a.Kind != SynAck || a.RTT <= 2*echo {
+			continue
+		}
+		for j := a.Probe + 1; j < len(o.Sent); j++ {
+			if s := &o.Sent[j]; s.Kind == o.Sent[a.Probe].Kind && s.Flow == o.Sent[a.Probe].Flow && s.Departed != nil && s.Departed.Time.Before(a.Time) {
+				a.RTT = 0
+			}
+		}
+	}
+}
+
 // passed marks a flow's SYN-ACKs as delivered: our kernel has reset the
 // connection, so they reached it.
 func (r *Run) passed(st *stream) {

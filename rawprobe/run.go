@@ -87,6 +87,7 @@ func ObserveWith(ctx context.Context, link Link, target netip.AddrPort, opt Opti
 		return r.obs, err
 	}
 	err = r.loop(ctx, plan(r))
+	r.obs.doubtTimes()
 	r.obs.Tap = link.Final(&r.obs.Machine, target.Addr())
 	return r.obs, err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"os"
 	"os/exec"
 	"strconv"
@@ -25,12 +26,25 @@ var binaryDir string
 type cleanly struct{ m *testing.M }
 
 func (c cleanly) Run() int {
+	moreAtOnce()
 	defer func() {
 		if binaryDir != "" {
 			os.RemoveAll(binaryDir)
 		}
 	}()
 	return c.m.Run()
+}
+
+// moreAtOnce lets more tests run at once than there are processors, unless the
+// command line has its own -parallel: most of them wait for a silence to be
+// over, and eight of them keep half a processor busy.
+func moreAtOnce() {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if !chosen {
+		_ = flag.Set("test.parallel", "8") // the flag is there, and a number
+	}
 }
 
 // TestScripts runs the whole program on command lines for which it must send

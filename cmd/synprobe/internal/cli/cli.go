@@ -197,7 +197,7 @@ func (r *run) complain(f *failure) {
 	}
 	var b bytes.Buffer
 	f.print(&b)
-	if f.kind == report.NotPermitted {
+	if f.kind == report.NotPermitted && f.hint == "" {
 		// What helps is the same for every target.
 		if !r.refused {
 			r.privilegeHints(&b)

@@ -127,6 +127,13 @@ func family(a netip.Addr) string {
 	return "IPv6"
 }
 
+func otherFamily(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
 const seeHelp = "synprobe --help lists the flags"
 
 // parseFlags reads the command line as far as that needs nothing of the
@@ -168,30 +175,30 @@ func parseFlags(args []string) (*flags, error) {
 	case f.v4 && f.v6:
 		return f, misuse("-4 and -6", "they exclude each other", "leave both out to take what the name has")
 	case f.quiet && f.verbose:
-		return f, misuse("-q and -v", "they exclude each other", "")
+		return f, misuse("-q and -v", "they exclude each other", "leave out the one that is not meant")
 	}
 	switch f.color {
 	case "auto", "always", "never":
 	default:
-		return f, misuse("--color "+report.Escape(f.color), "not one of auto, always and never", "")
+		return f, misuse("--color "+report.Escape(f.color), "not one of auto, always and never", "as in --color=never")
 	}
 	if set.Changed("interface") && f.opt.Interface == "" {
-		return f, misuse(`--interface ""`, "empty", "")
+		return f, misuse(`--interface ""`, "empty", "leave it out to let the route decide")
 	}
 	if set.Changed("source") {
 		a, err := netip.ParseAddr(source)
 		if err != nil {
-			return f, misuse("--source "+report.Escape(source), "not an IP address", "")
+			return f, misuse("--source "+report.Escape(source), "not an IP address", "give an address of this machine, or -i with the name of an interface")
 		}
 		f.opt.Source = a.Unmap()
 		if f.v4 && f.opt.Source.Is6() || f.v6 && f.opt.Source.Is4() {
-			return f, misuse("--source "+report.Escape(source), "an "+family(f.opt.Source)+" address, with "+f.familyFlag(), "")
+			return f, misuse("--source "+report.Escape(source), "an "+family(f.opt.Source)+" address, with "+f.familyFlag(), "leave out one of the two")
 		}
 	}
 	if set.Changed("source-port") {
 		n, err := strconv.ParseUint(sourcePort, 10, 16)
 		if err != nil || n == 0 {
-			return f, misuse("--source-port "+report.Escape(sourcePort), "not a number from 1 to 65535", "")
+			return f, misuse("--source-port "+report.Escape(sourcePort), "not a number from 1 to 65535", "leave it out to take a free one")
 		}
 		f.opt.SourcePort = uint16(n)
 	}
@@ -210,7 +217,7 @@ func parseFlags(args []string) (*flags, error) {
 		n, err := strconv.Atoi(tries)
 		// More than that at one port is an attack, or a typing error.
 		if err != nil || n < 1 || n > 100 {
-			return f, misuse("--tries "+report.Escape(tries), "not a number from 1 to 100", "")
+			return f, misuse("--tries "+report.Escape(tries), "not a number from 1 to 100", "leave it out to send as many as the proof needs")
 		}
 		f.opt.Tries = n
 	}
