@@ -190,8 +190,8 @@ func FuzzStamp(f *testing.F) {
 			t.Fatal(err)
 		}
 		// Stamped twice, so that nothing of the first can be left.
-		tmpl.stamp(&Sent{TTL: 99, ID: ^id, TSval: ^tsval}, ^seq)
-		b := tmpl.stamp(&Sent{TTL: int(ttl), ID: id, TSval: tsval}, seq)
+		tmpl.stamp(&Sent{TTL: 99, ID: ^id, TSval: ^tsval, Seq: uint32(^seq)})
+		b := tmpl.stamp(&Sent{TTL: int(ttl), ID: id, TSval: tsval, Seq: uint32(seq)})
 		if want := reserialise(t, b); !bytes.Equal(b, want) {
 			t.Fatalf("stamped:\n% x\ngopacket's:\n% x", b, want)
 		}

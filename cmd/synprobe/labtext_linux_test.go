@@ -13,7 +13,7 @@ import (
 	"synprobe/rawprobe/netlab"
 )
 
-var update = flag.Bool("update", false, "write what the program says in the lab to testdata/text")
+var update = flag.Bool("update", false, "write what the program says in the lab to README.md and testdata/text")
 
 // times are what differs from run to run. The lab's addresses do not.
 var times = regexp.MustCompile(`\b\d+(\.\d+)? (µs|ms|s)\b`)

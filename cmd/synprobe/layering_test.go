@@ -28,10 +28,10 @@ import (
 
 const module = "synprobe"
 
-// layers are the packages from the top down: a package imports what is in the
-// layers below its own, and of its own layer only what is in the same tree.
+// tiers are the packages from the top down: a package imports what is in the
+// tiers below its own, and of its own layer only what is in the same tree.
 // Only tests may import the networks for tests.
-var layers = [][]string{
+var tiers = [][]string{
 	{"cmd"},
 	{"traceroute"},
 	{"rawprobe/netlab", "rawprobe/simnet"},
@@ -45,7 +45,7 @@ const testNetworks = 2 // the layer of the networks for tests
 // longest name that fits, so that rawprobe/wire is not taken for rawprobe.
 func layer(dir string) (depth int, tree string) {
 	depth = -1
-	for i, l := range layers {
+	for i, l := range tiers {
 		for _, name := range l {
 			if (dir == name || strings.HasPrefix(dir, name+"/")) && len(name) > len(tree) {
 				depth, tree = i, name
@@ -221,7 +221,7 @@ func TestPurePackages(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
+func TestPackageNames(t *testing.T) {
 	for _, f := range source(t) {
 		for _, vague := range []string{"util", "utils", "common", "helper", "helpers", "misc"} {
 			if f.Name.Name == vague || path.Base(f.dir()) == vague {

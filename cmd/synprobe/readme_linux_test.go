@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"regexp"
 	"slices"
@@ -14,8 +13,6 @@ import (
 
 	"synprobe/rawprobe/netlab"
 )
-
-var update = flag.Bool("update", false, "write the examples in README.md anew")
 
 // example is one of the README: the state of the network, the format, the
 // command and its output.
