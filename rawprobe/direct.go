@@ -255,7 +255,7 @@ func (d *Direct) silentUntil() time.Time {
 	if t := r.opt.Timeout; t > 0 {
 		return d.first.Add(t)
 	}
-	rtt := r.obs.maxRTT()
+	rtt := r.obs.MaxRTT()
 	end := d.last.Add(max(listenAfter, 3*rtt))
 	switch {
 	case r.obs.Machine.Interface.Resolves && !r.obs.Machine.Route.Local && !r.neighborAlive() && len(r.obs.Replies) == 0:
@@ -468,7 +468,7 @@ func (o *Observations) SilenceByChance() float64 {
 	if len(answered) == 0 {
 		return 0
 	}
-	patience := max(3*o.maxRTT(), minGrace)
+	patience := max(3*o.MaxRTT(), minGrace)
 	echoes := 0
 	for i := range o.Sent {
 		switch s := &o.Sent[i]; {
@@ -486,13 +486,13 @@ func (o *Observations) SilenceByChance() float64 {
 	return math.Pow(loss, float64(subjects))
 }
 
-// maxRTT is the longest round trip seen. What a router says after it has
+// MaxRTT is the longest round trip seen. What a router says after it has
 // searched for the host, or the host after it has waited for a fragment, took
 // its time elsewhere.
-func (o *Observations) maxRTT() time.Duration {
+func (o *Observations) MaxRTT() time.Duration {
 	var rtt time.Duration
 	for i := range o.Replies {
-		if r := &o.Replies[i]; r.Kind != ICMPError || r.Meaning() == SaysExpired {
+		if r := &o.Replies[i]; r.Meaning() != SaysHostUnreachable && o.Sent[r.Probe].Kind != Fragment {
 			rtt = max(rtt, r.RTT)
 		}
 	}

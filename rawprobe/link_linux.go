@@ -116,6 +116,10 @@ func (l *link) openSender() error {
 
 // privilege tells a missing capability from other failures.
 func privilege(op string, err error) error {
+	var step *pcap.OpError
+	if errors.As(err, &step) {
+		err = step.Err // op says it in the user's words
+	}
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return &PrivilegeError{Op: op, Err: err}
 	}

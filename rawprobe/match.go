@@ -393,8 +393,8 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 const inFlight = time.Second
 
 // name sets the probe that a reply answers: the one that is named by what the
-// reply carries; else the only one, or the only TTL, that is in flight. Where
-// several are, it is one that was sent with full TTL, and not exact: that a
+// reply carries, the only one that was sent, the stepped one where no other TTL
+// is in flight. Else it is the last one of full TTL, and not exact: that a
 // stepped probe provoked an answer must be beyond doubt.
 func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 	if r.nameExactly(st, reply, named) {
@@ -404,12 +404,13 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 	for i := range r.obs.Replies {
 		answered[r.obs.Replies[i].Probe] = true
 	}
-	flying, last, lastFull := make(map[int]int), -1, -1
+	flying, sent, last, lastFull := make(map[int]int), 0, -1, -1
 	for _, i := range st.probes {
 		s := &r.obs.Sent[i]
 		if s.Refused != NotRefused && s.Refused != RefusedByFirewall {
 			continue
 		}
+		sent++
 		last = i
 		if !s.Stepped() {
 			lastFull = i
@@ -418,18 +419,19 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 			flying[s.TTL] = i
 		}
 	}
+	reply.Probe = last
 	switch {
-	case last < 0:
+	case sent == 0:
 		return false
-	case len(flying) == 1:
+	case sent == 1:
+		reply.Exact = true
+	case len(flying) == 1 && flying[DefaultTTL] == 0:
 		for _, i := range flying {
 			reply.Probe = i
 		}
 		reply.Exact = true
 	case lastFull >= 0:
 		reply.Probe = lastFull
-	default:
-		reply.Probe = last
 	}
 	return true
 }

@@ -270,8 +270,8 @@ const (
 type Reply struct {
 	Kind ReplyKind
 	// Probe is the index in Sent of the probe that it answers. Exact says
-	// that the answer itself names that probe, or that no probe with another
-	// TTL was in flight; else it is the last one of full TTL.
+	// that the answer itself names that probe, or that it can be no other's;
+	// else it is the last one of full TTL.
 	Probe int
 	Exact bool
 

@@ -39,7 +39,7 @@ func TestPreparation(t *testing.T) {
 		}
 		syn, echo := s.probes[0], s.probes[1]
 		i := s.interest
-		if i.ISN != syn.isn || i.EchoID != echo.echoID || !hasCookie(echo.data, i.EchoCookie) || !i.Neighbors || !slices.Equal(i.TCPPorts, []uint16{heldSrc}) {
+		if i.ISN != syn.isn || i.EchoID != echo.echoID || !hasCookie(echo.data, i.EchoCookie) || !i.Neighbors || i.Port != heldSrc || i.PeerPort != port {
 			t.Errorf("the tap watches for %+v, but ISN %d, echo %d and port %d were sent", i, syn.isn, echo.echoID, syn.sport)
 		}
 		if s.finals != 1 || o.Tap.Packets != 7 || o.Machine.Neighbor != "reachable" {
@@ -669,9 +669,9 @@ func TestDisputedDistance(t *testing.T) {
 			0s ask
 			0s syn
 			0s echo
-			600ms echo
-			600ms syn
-			620ms end`)
+			50ms echo
+			50ms syn
+			70ms end`)
 		if o.Replies[0].Distance() != 1 || o.Replies[1].Distance() != 3 || !o.Replies[0].Delivered {
 			t.Errorf("got %+v", o.Replies)
 		}

@@ -57,7 +57,7 @@ func (t *tracer) ask(s *sweep, ttl, tries int, pace time.Duration) (wake time.Ti
 	if t.r.Conclusive() != nil {
 		wait = stepPatience // the answer is there, the path only adds to it
 	}
-	end := h.last.Add(max(wait, 3*t.rtt()))
+	end := h.last.Add(max(wait, 3*t.o.MaxRTT()))
 	if h.tries < tries && t.spent(ttl) < hopBudget {
 		end = earlier(end, h.last.Add(pace))
 	}
@@ -80,18 +80,6 @@ func (p *Path) status(ttl int, name string) Status {
 		return h.Of(name).Status
 	}
 	return NotSent
-}
-
-// rtt is the longest round trip to the host or a router seen so far; what a
-// router only says after searching for the host does not count.
-func (t *tracer) rtt() time.Duration {
-	var rtt time.Duration
-	for i := range t.o.Replies {
-		if r := &t.o.Replies[i]; r.RTT < time.Second {
-			rtt = max(rtt, r.RTT)
-		}
-	}
-	return rtt
 }
 
 // trace takes the path one step further. It reports when to go on, and false
@@ -232,13 +220,10 @@ func Loss(o *rawprobe.Observations) float64 {
 	}
 	sent, got := make(map[place]int), make(map[place]int)
 	answered := make(map[int]bool)
-	var rtt time.Duration
 	for i := range o.Replies {
 		answered[o.Replies[i].Probe] = true
-		if r := o.Replies[i].RTT; r < time.Second {
-			rtt = max(rtt, r)
-		}
 	}
+	rtt := o.MaxRTT()
 	for i := range o.Sent {
 		s := &o.Sent[i]
 		if s.Kind != rawprobe.Echo || s.Refused != rawprobe.NotRefused || !answered[i] && o.End.Sub(s.Time) < max(3*rtt, stepPatience) {
@@ -465,7 +450,7 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 	}
 	port := t.passingFlow()
 	if port < 0 {
-		end := f.tried[1].Add(max(hopPatience, 3*t.rtt()))
+		end := f.tried[1].Add(max(hopPatience, 3*t.o.MaxRTT()))
 		return end, t.now.Before(end), nil
 	}
 	if wake, busy, err := t.confirm(port); busy || err != nil {
@@ -489,8 +474,8 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 				return wake, false, err
 			}
 			p.add(t.now.Add(stepPatience), true, nil)
-		case t.now.Before(h.last.Add(max(stepPatience, 3*t.rtt()))):
-			p.add(h.last.Add(max(stepPatience, 3*t.rtt())), true, nil)
+		case t.now.Before(h.last.Add(max(stepPatience, 3*t.o.MaxRTT()))):
+			p.add(h.last.Add(max(stepPatience, 3*t.o.MaxRTT())), true, nil)
 		}
 	}
 	return p.wake, p.busy, p.err
@@ -501,7 +486,7 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 // is broken.
 func (t *tracer) confirm(flow int) (wake time.Time, busy bool, err error) {
 	f := &t.flows
-	due := f.confirmed.Add(max(stepPatience, 3*t.rtt()))
+	due := f.confirmed.Add(max(stepPatience, 3*t.o.MaxRTT()))
 	if t.now.Before(due) {
 		return due, true, nil
 	}
