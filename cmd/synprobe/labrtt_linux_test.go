@@ -72,13 +72,15 @@ func TestRTTAfterLoss(t *testing.T) {
 	lab := netlab.Start(t, netlab.Chain(1).WithRules("r1", netlab.Rule{
 		Hook: netlab.Forward, Proto: netlab.TCP, Flags: netlab.SYN | netlab.ACK, Every: 1000, Action: netlab.Drop,
 	}))
+	arrived := lab.Node("server").CountSYN(80)
 	for _, f := range both {
+		before := arrived.Packets()
 		got, out := probe(t, lab.Node("client"), "-n", "--json", lab.Addr("server", f).String(), "80")
-		if got.Verdict != "open" || got.Tries < 2 {
-			t.Errorf("%v: %s after %d tries, want open after 2", f, got.Verdict, got.Tries)
+		if n := arrived.Packets() - before; got.Verdict != "open" || n < 2 {
+			t.Errorf("%v: %s after %d SYNs, want open after 2 or more", f, got.Verdict, n)
 		}
-		// The next try comes 600 ms after the first one.
-		if got.RTT != nil && *got.RTT > 300 {
+		// The next SYN comes 100 ms after the first one, or later.
+		if got.RTT != nil && *got.RTT > 50 {
 			t.Errorf("%v: rtt_ms is %v on a path of some µs", f, *got.RTT)
 		}
 		if t.Failed() {
