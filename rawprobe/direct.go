@@ -354,16 +354,6 @@ func (r *Run) disputed(a *Reply) bool {
 	return false
 }
 
-// answered reports whether the i-th probe of all has an answer.
-func (r *Run) answered(i int) bool {
-	for j := range r.obs.Replies {
-		if r.obs.Replies[j].Probe == i {
-			return true
-		}
-	}
-	return false
-}
-
 // contradicted reports whether a device on the way says that there is no way to
 // a host that answers echoes: the device may be one of several that share the
 // traffic by flow, and only one of them may have lost its route.
@@ -488,13 +478,20 @@ func (o *Observations) SilenceByChance() float64 {
 
 // MaxRTT is the longest round trip seen. What a router says after it has
 // searched for the host, or the host after it has waited for a fragment, took
-// its time elsewhere.
+// its time elsewhere; and a SYN-ACK may be the host's second, a second after
+// one that was lost, so that it counts only where nothing else does.
 func (o *Observations) MaxRTT() time.Duration {
-	var rtt time.Duration
+	var rtt, synAck time.Duration
 	for i := range o.Replies {
-		if r := &o.Replies[i]; r.Meaning() != SaysHostUnreachable && o.Sent[r.Probe].Kind != Fragment {
+		switch r := &o.Replies[i]; {
+		case r.Kind == SynAck:
+			synAck = max(synAck, r.RTT)
+		case r.Meaning() != SaysHostUnreachable && o.Sent[r.Probe].Kind != Fragment:
 			rtt = max(rtt, r.RTT)
 		}
+	}
+	if rtt == 0 {
+		return synAck
 	}
 	return rtt
 }

@@ -263,8 +263,11 @@ func (t *tracer) echoes() (wake time.Time, busy bool, err error) {
 	tries, pace := t.tries()
 	for ttl := 1; ttl <= upTo; ttl++ {
 		n := 1
-		if t.r.Conclusive() == nil && ttl > last && t.beyond(last) == 0 {
+		switch {
+		case t.r.Conclusive() == nil && ttl > last && t.beyond(last) == 0:
 			n = tries
+		case measured && ttl == depth-1:
+			n = tries // the host may be that near, and its answer lost
 		}
 		p.add(t.ask(s, ttl, n, pace))
 	}
@@ -437,6 +440,11 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 	switch {
 	case len(f.tried) == 0 && t.now.Before(begin):
 		return begin, true, nil
+	case len(f.tried) == 1 && Loss(t.o) == 0 && t.passingFlow() < 0:
+		// Where nothing gets lost, one try each is enough: more SYNs to the port
+		// may trip a defence.
+		end := f.tried[0].Add(max(hopPatience, 3*t.o.MaxRTT()))
+		return end, t.now.Before(end), nil
 	case len(f.tried) < 2 && (len(f.tried) == 0 || !t.now.Before(f.tried[len(f.tried)-1].Add(pace))):
 		for i := range t.opt.Flows {
 			if err := t.r.SendOther(i, rawprobe.DefaultTTL); err != nil {
