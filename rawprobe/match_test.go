@@ -468,6 +468,17 @@ func TestLocalTranslation(t *testing.T) {
 			t.Errorf("%+v is said to be translated to %v", o.Sent[i].Flow, f)
 		}
 	}
+	// An answer may also come as if nothing had been translated: this
+	// machine's own firewall makes it before that.
+	_, o = play(t, net4, short, func(s *script) {
+		s.leaves = func(raw []byte) { copy(raw[16:], net4.translated.AsSlice()) }
+		s.syn = func(p probe) []answer {
+			return []answer{p.reset().with(func(g *segment) { g.src = net4.host }).after(1 * ms).looped()}
+		}
+	})
+	if told(o) != "reset(subject 1)" {
+		t.Errorf("an answer before translation: %q", told(o))
+	}
 	// A departure that no tap saw proves nothing and costs the round trip only.
 	_, o = play(t, net4, short, func(s *script) { s.deaf, s.syn = true, answers(20*ms, probe.synAck) })
 	if told(o) != "syn-ack(subject 1)" || o.Sent[0].Departed != nil || o.Replies[0].RTT != 0 {

@@ -113,7 +113,7 @@ func TestNumbersWrap(t *testing.T) {
 	}
 	at := time.UnixMilli(1<<40 | 1<<32 - 1) // the millisecond before the clock's low half wraps
 	r.tsval = uint32(at.UnixMilli()) - 1
-	if got := []uint32{r.nextTSval(at), r.nextTSval(at), r.nextTSval(at.Add(time.Second))}; !slices.Equal(got, []uint32{1<<32 - 1, 0, 999}) {
+	if got := []uint32{r.nextTSval(at), r.nextTSval(at.Add(time.Second)), r.nextTSval(at)}; !slices.Equal(got, []uint32{1<<32 - 1, 999, 1000}) {
 		t.Errorf("timestamps %d", got)
 	}
 	for range 2000 {
@@ -154,12 +154,15 @@ func TestNextRun(t *testing.T) {
 // Other flows have labels of their own, as a rule, and none has none.
 func TestFlowLabel(t *testing.T) {
 	seen := make(map[uint32]bool)
-	for p := range uint16(1000) {
-		l := flowLabel(Flow{Src: netip.AddrPortFrom(net6.us, p), Dst: netip.AddrPortFrom(net6.host, port)})
+	for i := range 2 << 20 { // twice as many flows as labels
+		p := uint16(i)
+		l := flowLabel(Flow{Src: netip.AddrPortFrom(net6.us, p), Dst: netip.AddrPortFrom(net6.host, uint16(port+i>>16))})
 		if l == 0 || l > 0xfffff {
-			t.Fatalf("port %d has label %#x", p, l)
+			t.Fatalf("flow %d has label %#x", i, l)
 		}
-		seen[l] = true
+		if i < 1000 {
+			seen[l] = true
+		}
 	}
 	if len(seen) < 950 {
 		t.Errorf("1000 flows share %d labels", len(seen))

@@ -134,7 +134,7 @@ func TestSilenceOfLiveHost(t *testing.T) {
 
 // However slow the way, there is time for three round trips after the last try.
 func TestSilenceFarAway(t *testing.T) {
-	s, _ := play(t, net4, Options{}, func(s *script) { s.echo = answers(1100*ms, probe.echoReply) })
+	s, _ := play(t, net4, Options{}, func(s *script) { s.echo = answers(1400*ms, probe.echoReply) })
 	s.want(t, `
 		0s ask
 		0s syn
@@ -143,7 +143,7 @@ func TestSilenceFarAway(t *testing.T) {
 		600ms syn
 		1.2s syn
 		1.2s echo
-		4.8s end`)
+		5.4s end`)
 }
 
 // A dead next hop: four questions, and nobody is left to wait for.
