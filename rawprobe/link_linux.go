@@ -18,10 +18,6 @@ import (
 	"synprobe/rawprobe/wire"
 )
 
-// eventQueue bounds what waits for the run between the readers and it. The
-// tap's ring holds more, and counts what it loses.
-const eventQueue = 256
-
 // link is the live Link: raw IP sockets to send, an AF_PACKET tap to watch, a
 // raw TCP and a raw ICMP socket to see what passes the local firewall.
 type link struct {

@@ -181,13 +181,21 @@ func (r *Run) open(flow Flow) error {
 	return nil
 }
 
+// maxDrain bounds how many packets are taken in between two decisions.
+const maxDrain = 2 * eventQueue
+
+// eventQueue bounds what waits for a run between the readers and it. The tap's
+// own buffer holds more, and counts what it loses.
+const eventQueue = 256
+
 func (r *Run) loop(ctx context.Context, p Plan) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	events := r.link.Events()
 	for {
-		// What has arrived by now comes before any decision about now.
-		for more := true; more; {
+		// What has arrived by now comes before any decision about now; a flood
+		// must not keep the decision from being made.
+		for more := maxDrain; more > 0; more-- {
 			select {
 			case ev, ok := <-events:
 				if !ok {
@@ -195,7 +203,7 @@ func (r *Run) loop(ctx context.Context, p Plan) error {
 				}
 				r.handle(ev, time.Now())
 			default:
-				more = false
+				more = 0
 			}
 		}
 		if ctx.Err() != nil {
@@ -308,7 +316,9 @@ func (r *Run) ask(now time.Time) error {
 	err := r.link.Ask(&r.obs.Machine, r.obs.Target.Addr())
 	var refused *SendError
 	if errors.As(err, &refused) {
-		return nil // as good as no answer
+		// It was not asked: no silence follows from it.
+		r.obs.Asks = r.obs.Asks[:len(r.obs.Asks)-1]
+		return nil
 	}
 	return err
 }

@@ -191,11 +191,26 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	d.because("control-passes", "%s passed hop %d", words(control), ttl)
 	v.aliveEvidence(d)
 	v.ask(d, hops)
+	if n := v.triesAt(last+1, ttl); n < silentTries {
+		d.Certainty = Likely
+		d.because("few-tries", "but no more than %s was sent to every hop there", plural(n, "SYN"))
+		d.or(HostFirewall, v.destination(), "the SYN may have got further, and a router's word of it been lost")
+	}
 	if !shared {
 		d.Certainty = Likely
 		d.because("other-way", "but it took another way than the SYN before that")
 		d.or(FlowDependent, *d.Fault, "the SYN and the control take different ways, of which one may be broken for all traffic")
 	}
+}
+
+// triesAt is how often the subject was sent to each of a range of TTLs, the
+// least of them.
+func (v *view) triesAt(from, to int) int {
+	least := v.path.Hops[from-1].Of(subjectName).Tries
+	for ttl := from + 1; ttl <= to; ttl++ {
+		least = min(least, v.path.Hops[ttl-1].Of(subjectName).Tries)
+	}
+	return least
 }
 
 // lastStep: every router answered for the subject, and the host does not.
