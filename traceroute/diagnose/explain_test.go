@@ -1047,8 +1047,8 @@ var cases = []explained{
 		see:  silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n syn 1.3s ttl=3\n interrupted",
 		want: `bracket: drop network-firewall ambiguous
 			at path 1:gw 2:r2
-			or unknown@unknown
-			why silent-subject subject-path control-passes host-alive echo-reply`,
+			or host-firewall@destination
+			why silent-subject subject-path control-passes host-alive few-tries echo-reply`,
 	}, {
 		// Field note 36: five faults give these packets.
 		name: "lost at the last step",
