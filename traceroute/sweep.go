@@ -287,36 +287,32 @@ func (t *tracer) beyond(last int) int {
 	return 0
 }
 
-// fullControls asks the host other things: SYNs to other ports, an ACK on the
-// subject's own five-tuple, a datagram.
+// fullControls asks the host other things, and once more where no answer to a
+// SYN came: it may have got lost.
 func (t *tracer) fullControls() (wake time.Time, busy bool, err error) {
-	if !t.controls {
-		t.controls = true
-		for _, port := range t.controlPorts() {
-			if err := t.r.SendSYN(port, rawprobe.DefaultTTL); err != nil {
-				return wake, false, err
-			}
-		}
-		if err := t.r.SendACK(rawprobe.DefaultTTL); err != nil {
-			return wake, false, err
-		}
-		return wake, false, t.r.SendUDP(rawprobe.DefaultTTL)
-	}
-	// Once more for an answer that got lost.
-	again := t.begun.Add(pace)
-	if t.lastUDP || t.alive(rawprobe.ControlSYN) {
+	switch again := t.begun.Add(pace); {
+	case t.askedHost == 0:
+	case t.askedHost > 1 || t.alive(rawprobe.ControlSYN):
 		return wake, false, nil
-	}
-	if t.now.Before(again) {
+	case t.now.Before(again):
 		return again, true, nil
 	}
-	t.lastUDP = true
+	t.askedHost++
+	return wake, false, t.askHost()
+}
+
+// askHost sends SYNs to other ports, an ACK on the subject's own five-tuple and
+// a datagram.
+func (t *tracer) askHost() error {
 	for _, port := range t.controlPorts() {
 		if err := t.r.SendSYN(port, rawprobe.DefaultTTL); err != nil {
-			return wake, false, err
+			return err
 		}
 	}
-	return wake, false, t.r.SendACK(rawprobe.DefaultTTL)
+	if err := t.r.SendACK(rawprobe.DefaultTTL); err != nil {
+		return err
+	}
+	return t.r.SendUDP(rawprobe.DefaultTTL)
 }
 
 // controlPorts are the ports of the host that are asked beside the subject's.

@@ -125,14 +125,14 @@ type tracer struct {
 	begun time.Time // when the trace began; zero while it has not
 	now   time.Time
 
-	sweeps   map[string]*sweep
-	path     Path
-	read     int // how many replies the path holds
-	controls bool
-	lastUDP  bool
-	flows    flows
-	who      who
-	proof    proof
+	sweeps map[string]*sweep
+
+	askedHost int // how often the host was asked other things
+	path      Path
+	read      int // of how many packets the path was read
+	flows     flows
+	who       who
+	proof     proof
 }
 
 // Step implements rawprobe.Plan.
