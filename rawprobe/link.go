@@ -110,6 +110,9 @@ var (
 	// ErrLoopback means that a source address or an interface does not reach
 	// beyond this machine, and the target is elsewhere.
 	ErrLoopback = errors.New("it reaches this machine only")
+	// ErrNotLoopback means that the target is this machine's own loopback
+	// address, and an interface was asked for that leads elsewhere.
+	ErrNotLoopback = errors.New("only the loopback interface leads there")
 )
 
 // LinkConfig chooses how a live Link reaches the network. The zero value

@@ -64,6 +64,8 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 	}
 	m.Interface = byIndex[m.Route.Interface]
 	switch {
+	case bound != 0 && !m.Interface.Loopback && dst.IsLoopback():
+		return m, fmt.Errorf("interface %s for %s: %w", m.Interface.Name, dst, ErrNotLoopback)
 	case m.Route.Local:
 	case src.IsLoopback():
 		// The lookup says EINVAL, as for a blackhole route.

@@ -116,7 +116,7 @@ func asFailure(err error) *failure {
 		return &failure{kind: report.UsageError, what: err.Error()}
 	case errors.Is(err, rawprobe.ErrBroadcast):
 		return &failure{kind: report.UsageError, what: err.Error(), hint: "give the address of one host"}
-	case errors.Is(err, rawprobe.ErrLoopback):
+	case errors.Is(err, rawprobe.ErrLoopback), errors.Is(err, rawprobe.ErrNotLoopback):
 		return &failure{kind: report.UsageError, what: err.Error(), hint: "leave it out to let the route decide"}
 	case errors.Is(err, rawprobe.ErrPortReserved):
 		return &failure{kind: report.NotPermitted, what: err.Error(), hint: "choose a higher --source-port, or leave it out; or run it with sudo"}
