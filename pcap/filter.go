@@ -20,10 +20,6 @@ type Interest struct {
 	// An ACK sent as a control draws an RST that has no acknowledgement, and the control's acknowledgement number for its
 	// sequence number (RFC 9293, section 3.10.7): for the RST to pass, acknowledge ISN or ISN+1.
 	ISN uint32
-	// TCPPorts are the run's own source ports: segments from or to them pass whatever their numbers. They show what
-	// the rule for ISN can't: the challenge ACK of an old connection with this five-tuple (RFC 5961) and
-	// answers that are wrong. Empty means none.
-	TCPPorts []uint16
 	// EchoID is the identifier of our ICMP echos: requests and replies that carry it pass. Zero means none.
 	EchoID uint16
 	// EchoCookie is the first four bytes of our echos' payload, in network order: requests and replies that carry
@@ -222,7 +218,6 @@ func (i Interest) tcp() []bpf.Instruction {
 		pair = join(loadX(0, 4), acceptAny(uint32(i.PeerPort)<<16|uint32(i.Port)))
 	}
 	return join(
-		i.ports(i.TCPPorts),
 		pair,
 		loadX(4, 4),
 		acceptAny(i.ISN, i.ISN+1),
