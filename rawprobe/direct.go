@@ -484,6 +484,7 @@ func (o *Observations) MaxRTT() time.Duration {
 	var rtt, synAck time.Duration
 	for i := range o.Replies {
 		switch r := &o.Replies[i]; {
+		case r.Probe < 0 || r.Probe >= len(o.Sent): // a record from elsewhere
 		case r.Kind == SynAck:
 			synAck = max(synAck, r.RTT)
 		case r.Meaning() != SaysHostUnreachable && o.Sent[r.Probe].Kind != Fragment:
