@@ -16,6 +16,12 @@ type origin struct {
 	hops     []Hop // the device, or the two that it may be, where c is nearer
 	provoked int   // the least TTL that provoked the answer; 0 where it was not searched
 	depth    int   // the least TTL at which the host answered a control; 0 unknown
+	// beside holds the hop before hops where a machine next to it could have
+	// made the answer as well.
+	beside []Hop
+	// doubt says what speaks against the host where c is same, and hops whom it
+	// points to.
+	doubt string
 }
 
 // origin works out who made answers of one kind.
@@ -32,17 +38,29 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 	case m == 0:
 		return o
 	case o.depth > 0 && m < o.depth, v.routerAt(m):
-		o.c, o.proven = nearer, true
+		early := m - 1 // the device is no farther away than m, and no nearer
+		for early > 1 && v.path.Hop(early).Of(subjectName).Status == traceroute.NotSent {
+			early-- // nobody looked closer
+		}
+		o.hops = v.suspects(early, m)
 		switch {
-		case seems == m-1 && m > 1, v.path.Hop(m-1) != nil && v.sameDistance(m-1, rs[0]):
+		case len(o.hops) > 2:
+		case seems == m-1 && m > 1, m > 1 && v.sameDistance(m-1, rs[0]):
 			o.hops = []Hop{v.hop(m - 1)}
+		case seems == m && m > 1:
+			// This router took the SYN in; or the one before handed it to
+			// another machine of its own, which is as near.
+			o.hops, o.beside = []Hop{v.hop(m)}, []Hop{v.hop(m - 1)}
 		case seems == m:
 			o.hops = []Hop{v.hop(m)}
-		case m > 1:
-			o.hops = []Hop{v.hop(m - 1), v.hop(m)}
-		default:
-			o.hops = []Hop{v.hop(m)}
 		}
+		if o.c == same {
+			// It needed less than the host's TTL, and came back from as far
+			// away as the host's echo reply.
+			o.doubt = fmt.Sprintf("it came already for a SYN with TTL %d: a device there may answer, or one before raises the TTL", m)
+			break
+		}
+		o.c, o.proven = nearer, true
 	case o.depth > 0 && m > o.depth:
 		o.c = farther
 	case o.depth > 0:
@@ -52,7 +70,10 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 		case o.c == nearer && m > 1 && v.sameDistance(m-1, rs[0]):
 			o.hops = []Hop{v.hop(m - 1)}
 		case o.c == nearer || o.c == farther || o.c == mixed:
-			o.c = same // the way back differs, or the initial TTL
+			// The way back differs, or the initial TTL; or those of the last
+			// router's answer do.
+			o.c, o.hops = same, v.suspects(m-1, m-1)
+			o.doubt = "it came from another distance than the host's echo reply: the last router's answer may, too"
 		}
 	case m > 1 && seems == m-1 && v.sameDistance(m-1, rs[0]):
 		o.c = nearer
@@ -129,12 +150,29 @@ func (o *origin) name() string {
 // certainty is how sure it is that the host did not answer, from n answers.
 func (o *origin) certainty(n int) Certainty {
 	switch {
+	case o.proven && o.beside != nil:
+		return Likely
 	case o.proven:
 		return Certain
 	case n < 2:
 		return Ambiguous
 	}
 	return Likely
+}
+
+// weigh adds who else may have made an answer that is put down to a device.
+func (o *origin) weigh(d *Diagnosis) {
+	if o.beside != nil {
+		d.or(d.Cause, Fault{Where: Path, Hops: o.beside}, "it may hand the port to another machine, as near as hop %d (DNAT)", o.provoked)
+	}
+}
+
+// question adds what speaks against an answer of the host's own.
+func (o *origin) question(d *Diagnosis, other Cause) {
+	if o.c == same && o.doubt != "" {
+		d.Certainty = Likely
+		d.or(other, o.fault(), "%s", o.doubt)
+	}
 }
 
 // tell adds the facts.
