@@ -525,11 +525,18 @@ func (o *Observations) SilenceByChance() float64 {
 	return math.Pow(loss, float64(subjects))
 }
 
-// maxRTT is the longest round trip seen.
+// maxRTT is the longest round trip seen: by the first answer to each probe, since
+// a host repeats a SYN-ACK for a minute where our reset does not reach it, and not
+// by what a router says after searching for the host.
 func (o *Observations) maxRTT() time.Duration {
 	var rtt time.Duration
+	seen := make(map[int]bool)
 	for i := range o.Replies {
-		rtt = max(rtt, o.Replies[i].RTT)
+		r := &o.Replies[i]
+		if !seen[r.Probe] && !(r.Kind == ICMPError && r.unreachable()) {
+			rtt = max(rtt, r.RTT)
+		}
+		seen[r.Probe] = true
 	}
 	return rtt
 }

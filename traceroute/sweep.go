@@ -203,9 +203,7 @@ func (t *tracer) mayReach(n int) bool {
 // short reports whether the subject stops before the last router, so that SYNs
 // for its port do not reach the host at all, unless it answers them.
 func (t *tracer) short() bool {
-	d, measured := t.depth()
-	last := t.path.Last(string(rawprobe.Subject))
-	return measured && last < d-1 && t.beyond(last) > 0 && t.beyond(last) < d
+	return t.routers() > t.path.Last(string(rawprobe.Subject))
 }
 
 // refusedWithin is the greatest TTL that the subject needs to find the device

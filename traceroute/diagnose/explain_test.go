@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -709,12 +710,20 @@ var cases = []explained{
 	}, {
 		// Field note 9: "a control that the host answers turns it into a
 		// reject by that device"; two more flows before that.
-		name: "a router can't reach a host that answers, on three flows",
+		name: "a router can't reach a host that answers, on eleven flows",
 		see: answered + "syn 0s\n +0.3ms icmp host-unreachable from=r2\n" +
-			"flow 0.1s\n +0.3ms icmp host-unreachable from=r2\n flow 0.1s\n +0.3ms icmp host-unreachable from=r2",
+			strings.Repeat("flow 0.1s\n +0.3ms icmp host-unreachable from=r2\n", 5) + strings.Repeat("flow 0.1s\n", 5), // limited
 		want: `icmp-from-router: reject network-firewall certain
 			at path ?:r2
 			why icmp-from-router host-alive other-flows echo-reply`,
+	}, {
+		name: "a router can't reach a host that answers, on three flows",
+		see: answered + "syn 0s\n +0.3ms icmp host-unreachable from=r2\n" +
+			strings.Repeat("flow 0.1s\n +0.3ms icmp host-unreachable from=r2\n", 2), // all may take one broken way of two
+		want: `icmp-from-router: reject network-firewall likely
+			at path ?:r2
+			or flow-dependent@path
+			why icmp-from-router host-alive echo-reply`,
 	}, {
 		name: "a router can't reach a host that answers, and other flows are silent",
 		see:  answered + "syn 0s\n +0.3ms icmp host-unreachable from=r2\n flow 0.1s\n flow 0.1s",

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 
 	"synprobe/rawprobe"
 	"synprobe/traceroute"
@@ -51,6 +52,9 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 			// This router took the SYN in; or the one before handed it to
 			// another machine of its own, which is as near.
 			o.hops, o.beside = []Hop{v.hop(m)}, []Hop{v.hop(m - 1)}
+			if v.translates(m - 1) {
+				o.hops, o.beside = o.beside, o.hops
+			}
 		case seems == m:
 			o.hops = []Hop{v.hop(m)}
 		}
@@ -80,6 +84,13 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 		o.hops = []Hop{v.hop(m - 1)}
 	}
 	return o
+}
+
+// translates reports whether the router at a TTL said in the target's name that
+// the subject expired: it translates the destination, and its own error back.
+func (v *view) translates(ttl int) bool {
+	h := v.path.Hop(ttl)
+	return h != nil && h.Of(subjectName).Status == traceroute.Passes && slices.ContainsFunc(h.Of(subjectName).Addrs, v.byHost)
 }
 
 // provoked is the least TTL at which a subject SYN drew an answer in the
@@ -128,7 +139,18 @@ func (v *view) hop(ttl int) Hop {
 	case v.path.Depth:
 		return Hop{TTL: ttl, Address: v.target}
 	}
-	return Hop{TTL: ttl, Address: v.path.Addr(ttl)}
+	a := v.path.Addr(ttl)
+	if h := v.path.Hop(ttl); h != nil && v.byHost(a) {
+		// A translator put the target's address into its error. What it says
+		// to controls may have its own.
+		for _, b := range h.Addrs {
+			if !v.byHost(b) {
+				a = b
+				break
+			}
+		}
+	}
+	return Hop{TTL: ttl, Address: a}
 }
 
 func (o *origin) fault() Fault { return Fault{Where: Path, Hops: o.hops} }
@@ -163,7 +185,11 @@ func (o *origin) certainty(n int) Certainty {
 // weigh adds who else may have made an answer that is put down to a device.
 func (o *origin) weigh(d *Diagnosis) {
 	if o.beside != nil {
-		d.or(d.Cause, Fault{Where: Path, Hops: o.beside}, "it may hand the port to another machine, as near as hop %d (DNAT)", o.provoked)
+		if o.beside[0].TTL < o.hops[0].TTL {
+			d.or(d.Cause, Fault{Where: Path, Hops: o.beside}, "it may hand the port to another machine, as near as hop %d (DNAT)", o.provoked)
+		} else {
+			d.or(d.Cause, Fault{Where: Path, Hops: o.beside}, "it may answer itself: the answer came first for a SYN that could reach it")
+		}
 	}
 }
 
