@@ -273,7 +273,7 @@ func (d *Direct) wantsFlows(a *Reply, now time.Time) bool {
 // flowGrace is how long another flow's answer is waited for. Linux limits a
 // router's errors, so that many get none.
 func (d *Direct) flowGrace(a *Reply) time.Duration {
-	return min(max(3*a.RTT, 150*time.Millisecond), listenAfter)
+	return min(max(3*a.RTT, 100*time.Millisecond), listenAfter)
 }
 
 // silentUntil is when silence is believed.

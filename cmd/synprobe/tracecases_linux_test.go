@@ -535,7 +535,10 @@ func diamonds() []labCase {
 	// Each that passes reaches the host.
 	partial := func(name string, setup func(*testing.T, *netlab.Lab, netlab.Family)) labCase {
 		return labCase{name: name, net: d, setup: setup, args: many, maxSYN: 60,
-			verdict: "partial", cause: "flow-dependent", certainty: "certain", where: "path",
+			// Our kernel's resets bring their socket's hash along and may take
+			// the broken leg: a host that holds the connection half open
+			// answers fewer of the SYNs that repeat it.
+			verdict: "partial", cause: "flow-dependent", certainty: "any", where: "path",
 			after: func(t *testing.T, l *netlab.Lab, f netlab.Family, got result) {
 				if !names(l, f, got, "a@2") && !names(l, f, got, "b@2") {
 					t.Error("the broken leg is not named")
