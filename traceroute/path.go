@@ -135,10 +135,13 @@ func (p *Path) end(o *rawprobe.Observations) {
 	} else if last+1 < len(p.Hops) {
 		p.Hops = p.Hops[:last+1]
 	}
-	if p.Depth == 0 || len(p.Hops) > p.Depth || p.status(p.Depth, subject) != NotSent {
+	if p.Depth == 0 || len(p.Hops) > p.Depth {
 		return
 	}
-	full := Probed{Status: NotSent}
+	full := p.Hops[p.Depth-1].Of(subject)
+	if full.Status != NotSent && full.Status != Silent {
+		return
+	}
 	for i := range o.Sent {
 		if s := &o.Sent[i]; s.Kind == rawprobe.Subject && !s.Stepped() && s.Refused == rawprobe.NotRefused {
 			full.Status = Silent

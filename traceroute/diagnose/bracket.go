@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"synprobe/rawprobe"
 	"synprobe/traceroute"
@@ -200,6 +201,16 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 		d.Certainty = Likely
 		d.because("other-way", "but it took another way than the SYN before that")
 		d.or(FlowDependent, *d.Fault, "the SYN and the control take different ways, of which one may be broken for all traffic")
+		return
+	}
+	n, chance := v.oneLeg()
+	if n > 0 {
+		d.because("other-flows", "the same SYN from %s got no answer either", plural(n, "other source port"))
+	}
+	if chance > rareChance {
+		d.Certainty = Likely
+		leg := Fault{Where: Path, Hops: append(v.suspects(last, last), Hop{TTL: last + 1})}
+		d.or(FlowDependent, leg, "routers may share traffic among several ways, of which all %s took a broken one", plural(n+1, "SYN flow"))
 	}
 }
 
@@ -212,6 +223,36 @@ func (v *view) triesAt(from, to int) int {
 	}
 	return least
 }
+
+// oneLeg returns from how many other source ports the SYN was silent, and how
+// probable that is where it has two ways of equal weight and the subject's is
+// the broken one.
+func (v *view) oneLeg() (n int, chance float64) {
+	silent := make(map[uint16]bool)
+	for i := range v.o.Sent {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.OtherFlow && !s.Stepped() && s.Refused == rawprobe.NotRefused && v.o.End.Sub(s.Time) >= flowPatience {
+			silent[s.Flow.Src.Port()] = true
+		}
+	}
+	for _, r := range v.others {
+		delete(silent, v.o.Sent[r.Probe].Flow.Src.Port())
+	}
+	return len(silent), math.Pow((1+traceroute.Loss(v.o))/2, float64(len(silent)))
+}
+
+// flows is how many other source ports the SYN was sent from with full TTL.
+func (v *view) flows() int {
+	ports := make(map[uint16]bool)
+	for i := range v.o.Sent {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.OtherFlow && !s.Stepped() && s.Refused == rawprobe.NotRefused {
+			ports[s.Flow.Src.Port()] = true
+		}
+	}
+	return len(ports)
+}
+
+// flowPatience is how long another flow must have been silent to count so.
+const flowPatience = 300 * time.Millisecond
 
 // lastStep: every router answered for the subject, and the host does not.
 func (v *view) lastStep(d *Diagnosis) {
