@@ -65,7 +65,7 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 			o.doubt = fmt.Sprintf("it came already for a SYN with TTL %d: a device there may answer, or one before raises the TTL", m)
 			break
 		}
-		o.c, o.proven = nearer, true
+		o.c, o.proven = nearer, m == 1 || v.sharedWay(m-1)
 	case o.depth > 0 && m > o.depth:
 		o.c = farther
 	case o.depth > 0:
@@ -85,6 +85,23 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 		o.hops = []Hop{v.hop(m - 1)}
 	}
 	return o
+}
+
+// sharedWay reports whether a control that went farther met the same routers as
+// the subject up to a TTL, and at least one of them. Else the two may have gone
+// ways of different length.
+func (v *view) sharedWay(ttl int) bool {
+	for _, name := range v.path.Names {
+		if name == subjectName || v.path.Last(name) < ttl || !v.shares(name, ttl) {
+			continue
+		}
+		for t := 1; t <= ttl; t++ {
+			if v.path.Hop(t).Of(subjectName).Status == traceroute.Passes && v.path.Hop(t).Of(name).Status == traceroute.Passes {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // tooFast reports whether an answer came much faster than any echo reply of the
