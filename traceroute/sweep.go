@@ -298,7 +298,8 @@ func Loss(o *rawprobe.Observations) float64 {
 }
 
 // echoes sweeps ICMP echo: one to each hop, more where neither it nor the
-// subject has found anybody and the fault may lie.
+// subject has found anybody and the fault may lie, and right before the host:
+// there one that got lost would put the host a hop too far away.
 func (t *tracer) echoes() (wake time.Time, busy bool, err error) {
 	s := t.sweep(string(rawprobe.Echo), t.r.SendEcho)
 	p := pending{wake: t.first.Add(longest)}
@@ -312,9 +313,16 @@ func (t *tracer) echoes() (wake time.Time, busy bool, err error) {
 	}
 	last := t.path.Last(string(rawprobe.Subject))
 	tries, pace := t.tries()
+	beyond := t.beyond(last)
+	answered := t.r.Conclusive() != nil
+	if answered {
+		tries, pace = stepTries, stepPatience
+	}
 	for ttl := 1; ttl <= upTo; ttl++ {
 		n := 1
-		if t.r.Conclusive() == nil && ttl > last && t.beyond(last) == 0 {
+		switch {
+		case measured && ttl == depth-1 && t.path.status(ttl, string(rawprobe.Subject)) != Passes,
+			!answered && ttl > last && (beyond == 0 || ttl < beyond):
 			n = tries
 		}
 		p.add(t.ask(s, ttl, n, pace))
