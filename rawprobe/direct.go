@@ -53,6 +53,7 @@ const (
 	// of equal weight they all take the broken one in less than one run in
 	// 1,000.
 	fewFlows, otherFlows = 2, 10
+	minFlowGrace         = 100 * time.Millisecond
 
 	// A router's "unreachable" weighs more or less by what the echo meets.
 	unreachableGrace = 400 * time.Millisecond
@@ -97,7 +98,7 @@ func (d *Direct) Step(now time.Time) (time.Time, bool, error) {
 	if settled {
 		return until, true, nil
 	}
-	if a := d.r.conclusive(); a != nil && d.r.contradicted(a) && d.r.echoSettled() && d.wantsFlows(a, now) {
+	if a := d.r.conclusive(); a != nil && d.r.contradicted(a) && d.r.echoSettled() && d.wantsFlows(now) {
 		n := fewFlows
 		if len(d.r.others) > 0 {
 			n = otherFlows - len(d.r.others)
@@ -245,13 +246,13 @@ func (d *Direct) settled(now time.Time) (bool, time.Time) {
 	case !r.echoSettled():
 		until = a.seen.Add(d.grace(a))
 	case r.contradicted(a):
-		if d.wantsFlows(a, now) {
+		if d.wantsFlows(now) {
 			return false, now
 		}
 		if r.othersAnswered() {
 			return true, now
 		}
-		until = d.flowsTried.Add(d.flowGrace(a))
+		until = d.flowsTried.Add(d.flowGrace())
 	default:
 		until = now
 	}
@@ -259,7 +260,7 @@ func (d *Direct) settled(now time.Time) (bool, time.Time) {
 }
 
 // wantsFlows reports whether it is time to try other source ports.
-func (d *Direct) wantsFlows(a *Reply, now time.Time) bool {
+func (d *Direct) wantsFlows(now time.Time) bool {
 	r := d.r
 	switch n := len(r.others); {
 	case n == 0:
@@ -267,13 +268,13 @@ func (d *Direct) wantsFlows(a *Reply, now time.Time) bool {
 	case n >= otherFlows, r.othersPass():
 		return false
 	}
-	return r.othersAnswered() || !now.Before(d.flowsTried.Add(d.flowGrace(a)))
+	return r.othersAnswered() || !now.Before(d.flowsTried.Add(d.flowGrace()))
 }
 
 // flowGrace is how long another flow's answer is waited for. Linux limits a
 // router's errors, so that many get none.
-func (d *Direct) flowGrace(a *Reply) time.Duration {
-	return min(max(3*a.RTT, 100*time.Millisecond), listenAfter)
+func (d *Direct) flowGrace() time.Duration {
+	return min(max(3*d.r.obs.MaxRTT(), minFlowGrace), listenAfter)
 }
 
 // silentUntil is when silence is believed.
@@ -282,7 +283,7 @@ func (d *Direct) silentUntil() time.Time {
 	if t := r.opt.Timeout; t > 0 {
 		return d.first.Add(t)
 	}
-	rtt := r.obs.maxRTT()
+	rtt := r.obs.MaxRTT()
 	end := d.last.Add(max(listenAfter, 3*rtt))
 	switch {
 	case r.obs.Machine.Interface.Resolves && !r.obs.Machine.Route.Local && !r.neighborAlive() && len(r.obs.Replies) == 0:
@@ -375,16 +376,6 @@ func (r *Run) disputed(a *Reply) bool {
 	}
 	for i := range r.obs.Replies {
 		if e := &r.obs.Replies[i]; e.Kind == EchoReply && !r.obs.Sent[e.Probe].Stepped() && e.Distance() != a.Distance() {
-			return true
-		}
-	}
-	return false
-}
-
-// answered reports whether the i-th probe of all has an answer.
-func (r *Run) answered(i int) bool {
-	for j := range r.obs.Replies {
-		if r.obs.Replies[j].Probe == i {
 			return true
 		}
 	}
@@ -507,7 +498,7 @@ func (o *Observations) SilenceByChance() float64 {
 	if len(answered) == 0 {
 		return 0
 	}
-	patience := max(3*o.maxRTT(), minGrace)
+	patience := max(3*o.MaxRTT(), minGrace)
 	echoes := 0
 	for i := range o.Sent {
 		switch s := &o.Sent[i]; {
@@ -525,18 +516,23 @@ func (o *Observations) SilenceByChance() float64 {
 	return math.Pow(loss, float64(subjects))
 }
 
-// maxRTT is the longest round trip seen: by the first answer to each probe, since
-// a host repeats a SYN-ACK for a minute where our reset does not reach it, and not
-// by what a router says after searching for the host.
-func (o *Observations) maxRTT() time.Duration {
-	var rtt time.Duration
-	seen := make(map[int]bool)
+// MaxRTT is the longest round trip seen. What a router says after it has
+// searched for the host, or the host after it has waited for a fragment, took
+// its time elsewhere; and a SYN-ACK may be the host's second, a second after
+// one that was lost, so that it counts only where nothing else does.
+func (o *Observations) MaxRTT() time.Duration {
+	var rtt, synAck time.Duration
 	for i := range o.Replies {
-		r := &o.Replies[i]
-		if !seen[r.Probe] && !(r.Kind == ICMPError && r.unreachable()) {
+		switch r := &o.Replies[i]; {
+		case r.Probe < 0 || r.Probe >= len(o.Sent): // a record from elsewhere
+		case r.Kind == SynAck:
+			synAck = max(synAck, r.RTT)
+		case r.Meaning() != SaysHostUnreachable && o.Sent[r.Probe].Kind != Fragment:
 			rtt = max(rtt, r.RTT)
 		}
-		seen[r.Probe] = true
+	}
+	if rtt == 0 {
+		return synAck
 	}
 	return rtt
 }

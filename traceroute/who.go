@@ -64,8 +64,8 @@ func (t *tracer) whoAnswered(a *rawprobe.Reply) (wake time.Time, busy bool, err 
 		} else {
 			w.ttl++
 		}
-	case t.now.Before(w.sent.Add(max(stepPatience, 3*t.rtt()))):
-		return w.sent.Add(max(stepPatience, 3*t.rtt())), true, nil
+	case t.now.Before(w.sent.Add(max(stepPatience, 3*t.o.MaxRTT()))):
+		return w.sent.Add(max(stepPatience, 3*t.o.MaxRTT())), true, nil
 	case w.tries < stepTries:
 		return t.askWho()
 	default: // a silent hop: nothing answers there in the host's name
@@ -77,7 +77,7 @@ func (t *tracer) whoAnswered(a *rawprobe.Reply) (wake time.Time, busy bool, err 
 		}
 	}
 	w.tries = 0
-	if w.ttl <= w.below || w.ttl > t.opt.MaxHops {
+	if w.ttl <= w.below || w.ttl > t.opt.MaxHops || w.ttl > t.routers() && !t.mayReach(1) {
 		w.done = true
 		return wake, false, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"synprobe/rawprobe"
 	"synprobe/traceroute"
@@ -93,6 +94,22 @@ func (v *view) translates(ttl int) bool {
 	h := v.path.Hop(ttl)
 	return h != nil && h.Of(subjectName).Status == traceroute.Passes && slices.ContainsFunc(h.Of(subjectName).Addrs, v.byHost)
 }
+
+// tooFast reports whether an answer came much faster than any echo reply of the
+// host: a device before it may have answered from what looks like its distance.
+func (v *view) tooFast(r *rawprobe.Reply) bool {
+	if len(v.echoes) == 0 || r.RTT == 0 {
+		return false
+	}
+	least := v.echoes[0].RTT
+	for _, e := range v.echoes {
+		least = min(least, e.RTT)
+	}
+	return r.RTT < least/2 && least-r.RTT > fasterBy
+}
+
+// fasterBy is more than a host takes longer for an echo than for a segment.
+const fasterBy = 10 * time.Millisecond
 
 // provoked is the least TTL at which a subject SYN drew an answer in the
 // host's name, 0 where that was not searched.
@@ -211,7 +228,7 @@ func (o *origin) weigh(d *Diagnosis) {
 
 // question adds what speaks against an answer of the host's own.
 func (o *origin) question(d *Diagnosis, other Cause) {
-	if o.c == same && o.doubt != "" {
+	if o.c == same && o.doubt != "" && d.Cause != other {
 		d.Certainty = Likely
 		d.or(other, o.fault(), "%s", o.doubt)
 	}
