@@ -24,6 +24,7 @@ type link struct {
 	cfg  LinkConfig
 	bind *net.Interface // of cfg.Interface
 	send int            // raw IP socket, or -1
+	past int            // AF_PACKET socket for probes past the IP stack, or -1
 	hold []int          // sockets that keep source ports
 
 	tap     *pcap.Listener
@@ -41,7 +42,7 @@ type link struct {
 // missing, ErrNoInterface that cfg names no interface of this machine.
 // Elsewhere than on Linux it answers errors.ErrUnsupported.
 func OpenLink(cfg LinkConfig) (Link, error) {
-	l := &link{cfg: cfg, send: -1, events: make(chan Event, eventQueue), done: make(chan struct{})}
+	l := &link{cfg: cfg, send: -1, past: -1, events: make(chan Event, eventQueue), done: make(chan struct{})}
 	if err := l.open(); err != nil {
 		l.Close()
 		return nil, err
@@ -57,6 +58,10 @@ func (l *link) open() error {
 		return privilege("open packet socket", err)
 	}
 	l.tap = tap
+	// Protocol 0: it sends, and no packet is ever queued on it.
+	if l.past, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+		return privilege("open packet socket", err)
+	}
 	ifs, err := net.Interfaces()
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
@@ -354,7 +359,12 @@ func (l *link) sendLinkLayer(packet []byte, m *Machine, to [6]byte) error {
 	if packet[0]>>4 == 6 {
 		proto = unix.ETH_P_IPV6
 	}
-	return l.sendFrame(packet, m, proto, to)
+	// Not by the tap's own socket, which would not see the packet leave: the
+	// kernel gives no copy to the socket that sent it (net/core/dev.c,
+	// skb_loop_sk).
+	sa := &unix.SockaddrLinklayer{Protocol: proto<<8 | proto>>8, Ifindex: m.Interface.Index, Halen: 6}
+	copy(sa.Addr[:], to[:])
+	return refusal(unix.Sendto(l.past, packet, 0, sa))
 }
 
 func (l *link) sendFrame(packet []byte, m *Machine, proto uint16, to [6]byte) error {
@@ -420,7 +430,7 @@ func (l *link) Close() error {
 			c.Close()
 		}
 	}
-	for _, fd := range append(l.hold, l.send) {
+	for _, fd := range append(l.hold, l.send, l.past) {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}
