@@ -188,7 +188,10 @@ func (t *tracer) mayReach(n int) bool {
 			n++
 		}
 	}
-	return n+max(direct, t.direct.Wanted()) <= maxSubject
+	if t.r.Conclusive() == nil {
+		direct = max(direct, t.direct.Wanted())
+	}
+	return n+direct <= maxSubject
 }
 
 // short reports whether the subject stops before the last router, so that SYNs
@@ -305,7 +308,8 @@ func Loss(o *rawprobe.Observations) float64 {
 }
 
 // echoes sweeps ICMP echo: one to each hop, more where neither it nor the
-// subject has found anybody and the fault may lie.
+// subject has found anybody and the fault may lie, and right before the host:
+// there one that got lost would put the host a hop too far away.
 func (t *tracer) echoes() (wake time.Time, busy bool, err error) {
 	s := t.sweep(string(rawprobe.Echo), t.r.SendEcho)
 	p := pending{wake: t.end()}
@@ -319,10 +323,15 @@ func (t *tracer) echoes() (wake time.Time, busy bool, err error) {
 	}
 	last := t.path.Last(string(rawprobe.Subject))
 	tries, pace := t.tries()
+	beyond := t.beyond(last)
+	answered := t.r.Conclusive() != nil
+	if answered {
+		tries, pace = stepTries, stepPatience
+	}
 	for ttl := 1; ttl <= upTo; ttl++ {
 		n := 1
 		switch {
-		case t.r.Conclusive() == nil && ttl > last && t.beyond(last) == 0:
+		case !answered && ttl > last && (beyond == 0 || ttl < beyond):
 			n = tries
 		case measured && ttl == depth-1:
 			n = tries // the host may be that near, and its answer lost

@@ -1051,9 +1051,18 @@ var cases = []explained{
 		// Field note 1: gw may drop after its TTL check, r2 on the way in.
 		name: "a firewall between the first two routers",
 		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
-			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + tenFlows,
+			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
 		want: `bracket: drop network-firewall certain
 			at path 1:gw 2:r2
+			why silent-subject subject-path control-passes host-alive other-flows echo-reply`,
+	}, {
+		// Of two ways one may be broken, and all flows may take it.
+		name: "a firewall between the first two routers, or one broken way of several",
+		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
+			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n flow 1.3s\n flow 1.3s",
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or flow-dependent@path
 			why silent-subject subject-path control-passes host-alive other-flows echo-reply`,
 	}, {
 		name: "a firewall between the first two routers, as far as an interrupted run shows",

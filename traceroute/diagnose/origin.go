@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -39,7 +40,7 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 	switch {
 	case m == 0:
 		return o
-	case o.depth > 0 && m < o.depth, v.routerAt(m):
+	case v.before(m), v.routerAt(m):
 		early := m - 1 // the device is no farther away than m, and no nearer
 		for early > 1 && v.path.Hop(early).Of(subjectName).Status == traceroute.NotSent {
 			early-- // nobody looked closer
@@ -151,6 +152,21 @@ func (v *view) routerAt(ttl int) bool {
 		}
 	}
 	return false
+}
+
+// before reports whether the host is beyond a TTL: it answers controls with a
+// greater one only, and those of this one did not get lost by chance.
+func (v *view) before(ttl int) bool {
+	if v.path.Depth == 0 || ttl >= v.path.Depth {
+		return false
+	}
+	tries := 0
+	for name, p := range v.path.Hops[ttl-1].Probes {
+		if name != subjectName {
+			tries += p.Tries
+		}
+	}
+	return tries > 0 && math.Pow(traceroute.Loss(v.o), float64(tries)) <= rareChance
 }
 
 // sameDistance reports whether an answer came from as far as the word of the

@@ -189,7 +189,7 @@ func (f family) fact(o *rawprobe.Observations, words []string) {
 		count, limit, _ := strings.Cut(arg, "/")
 		m.Conntrack = rawprobe.Conntrack{Count: number(count), Max: number(limit)}
 	case "rp_filter":
-		m.ReversePathFilter = map[int]int{interfaces["eth0"]: number(arg), interfaces["eth1"]: number(arg)}
+		m.ReversePathFilter = map[int]int{eth0: number(arg), eth1: number(arg)}
 	case "drops":
 		o.Tap.Drops = uint64(number(arg))
 	case "unprovoked":
