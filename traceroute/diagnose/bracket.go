@@ -127,9 +127,9 @@ func bracket(v *view) *Diagnosis {
 	v.reached(d, last)
 	ttl, control, shared := v.next(last)
 	switch {
-	case depth > 0 && last >= depth, v.translated():
+	case depth > 0 && last >= depth:
 		v.behindAddress(d, last)
-	case v.arrived != nil:
+	case v.arrived != nil && !v.translated(): // else it may be the translator's word
 		v.lastStep(d)
 	case ttl == 0 && !v.alive():
 		v.blackHole(d, last)
