@@ -29,10 +29,10 @@ func (t *tracer) whoAnswered(a *rawprobe.Reply) (wake time.Time, busy bool, err 
 			// Nobody doubts it: only the way there is wanted.
 			w.done = true
 			depth, _ := t.depth()
-			return t.subject(max(depth-1, a.Distance()))
+			return t.subject(min(max(depth-1, a.Distance()), t.opt.MaxHops))
 		}
 		// One hop before where the answer seems to come from.
-		w.ttl = max(a.Distance(), 1)
+		w.ttl = min(max(a.Distance(), 1), t.opt.MaxHops)
 		return t.askWho()
 	}
 	switch got := t.whoGot(); {
