@@ -469,16 +469,29 @@ func (t *tracer) tcpControls() (wake time.Time, busy bool, err error) {
 	if ttl == 0 || ttl == t.path.Depth || t.now.Before(t.begun.Add(stepPatience)) {
 		return t.begun.Add(stepPatience), ttl != 0 && t.now.Before(t.begun.Add(stepPatience)), nil
 	}
-	port := t.controlPorts()[0]
-	if a := t.answer(rawprobe.ControlSYN); a != nil {
-		port = t.o.Sent[a.Probe].Flow.Dst.Port()
-	}
+	port := t.answeredPort()
 	tries, pace := t.tries()
 	p := pending{wake: t.end()}
 	p.add(t.ask(t.sweep(string(rawprobe.ControlACK), t.r.SendACK), ttl, min(tries, stepTries), pace))
 	name := fmt.Sprintf("%s:%d", rawprobe.ControlSYN, port)
 	p.add(t.ask(t.sweep(name, func(ttl int) error { return t.r.SendSYN(port, ttl) }), ttl, tries, pace))
 	return p.wake, p.busy, p.err
+}
+
+// answeredPort is the first of the control ports that the host answered, the
+// first of all where it answered none.
+func (t *tracer) answeredPort() uint16 {
+	ports := t.controlPorts()
+	for _, port := range ports {
+		for i := range t.o.Replies {
+			r := &t.o.Replies[i]
+			s := &t.o.Sent[r.Probe]
+			if s.Kind == rawprobe.ControlSYN && !s.Stepped() && s.Flow.Dst.Port() == port && byHost(t.o, s, r) && !Forged(t.o, r) {
+				return port
+			}
+		}
+	}
+	return ports[0]
 }
 
 // brief reports whether nobody is left who may still say that the host is

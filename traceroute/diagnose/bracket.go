@@ -208,6 +208,14 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 		d.because("few-tries", "but no more than %s was sent to every hop there", plural(n, "SYN"))
 		d.or(HostFirewall, v.destination(), "the SYN may have got further, and a router's word of it been lost")
 	}
+	sameFlow, tcp := v.passesTCP(ttl)
+	if !tcp {
+		d.Certainty = Likely
+		d.or(HostFirewall, v.destination(), "somebody may drop the routers' word about TCP alone, and the SYN have got further")
+	}
+	if sameFlow {
+		return // the ACK went the SYN's own way
+	}
 	if !shared {
 		d.Certainty = Likely
 		d.because("other-way", "but it took another way than the SYN before that")
@@ -223,6 +231,19 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 		leg := Fault{Where: Path, Hops: append(v.suspects(last, last), Hop{TTL: last + 1})}
 		d.or(FlowDependent, leg, "routers may share traffic among several ways, of which all %s took a broken one", plural(n+1, "SYN flow"))
 	}
+}
+
+// passesTCP reports whether a TCP control passed a hop, and whether one of the
+// subject's own five-tuple did: routers send that the same way.
+func (v *view) passesTCP(ttl int) (sameFlow, tcp bool) {
+	for _, name := range v.path.Names {
+		if name == subjectName || v.path.Hop(ttl).Of(name).Status != traceroute.Passes {
+			continue
+		}
+		sameFlow = sameFlow || name == string(rawprobe.ControlACK)
+		tcp = tcp || strings.HasPrefix(name, "tcp-")
+	}
+	return sameFlow, tcp
 }
 
 // triesAt is how often the subject was sent to each of a range of TTLs, the

@@ -1052,15 +1052,34 @@ var cases = []explained{
 	{
 		// Field note 1: gw may drop after its TTL check, r2 on the way in.
 		name: "a firewall between the first two routers",
-		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
+		see: silence + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
 			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
 		want: `bracket: drop network-firewall certain
 			at path 1:gw 2:r2
 			why silent-subject subject-path control-passes host-alive other-flows echo-reply`,
 	}, {
+		// The ACK goes the SYN's own way: no other flow has to be tried.
+		name: "a firewall between the first two routers, past which an ACK of the same flow goes",
+		see: silence + alive + echoPath + "tcp-ack 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3",
+		want: `bracket: drop network-firewall certain
+			at path 1:gw 2:r2
+			why silent-subject subject-path control-passes host-alive echo-reply`,
+	}, {
+		// Errors about TCP may be what is dropped.
+		name: "a firewall between the first two routers, as far as echoes alone show",
+		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
+			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or host-firewall@destination
+			why silent-subject subject-path control-passes host-alive other-flows echo-reply`,
+	}, {
 		// Of two ways one may be broken, and all flows may take it.
 		name: "a firewall between the first two routers, or one broken way of several",
-		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
+		see: silence + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
 			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n flow 1.3s\n flow 1.3s",
 		want: `bracket: drop network-firewall likely
 			at path 1:gw 2:r2
@@ -1068,7 +1087,8 @@ var cases = []explained{
 			why silent-subject subject-path control-passes host-alive other-flows echo-reply`,
 	}, {
 		name: "a firewall between the first two routers, as far as an interrupted run shows",
-		see:  silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n syn 1.3s ttl=3\n interrupted",
+		see: silence + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n syn 1.3s ttl=3\n interrupted",
 		want: `bracket: drop network-firewall ambiguous
 			at path 1:gw 2:r2
 			or host-firewall@destination flow-dependent@path
