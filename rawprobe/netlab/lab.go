@@ -23,6 +23,8 @@ type Lab struct {
 	tb       testing.TB
 	machines map[string]*Machine
 	sys      labSys
+	driver   Driver // nil on the kernel
+	counters int    // of a driver
 }
 
 // A Machine is a node that runs.
@@ -174,7 +176,7 @@ func (m *Machine) Listen(service string) {
 	m.lab.tb.Helper()
 	s, err := parseService(service)
 	if err == nil {
-		err = m.listen(s)
+		err = m.driver().Listen(m.Name, s)
 	}
 	m.check("listen", err)
 }
@@ -183,21 +185,21 @@ func (m *Machine) Listen(service string) {
 // Linux' default its IPv6 addresses.
 func (m *Machine) LinkDown(iface string) {
 	m.lab.tb.Helper()
-	m.check("link down", m.setLink(iface, false))
+	m.check("link down", m.driver().SetLink(m.Name, iface, false))
 }
 
 // LinkUp brings one of the node's interfaces up again, with the addresses and
 // routes that it had in the plan.
 func (m *Machine) LinkUp(iface string) {
 	m.lab.tb.Helper()
-	m.check("link up", m.setLink(iface, true))
+	m.check("link up", m.driver().SetLink(m.Name, iface, true))
 }
 
 // NoCarrier pulls the cable of one of the node's interfaces, which stays up
 // itself. A VXLAN device has no cable.
 func (m *Machine) NoCarrier(iface string) {
 	m.lab.tb.Helper()
-	m.check("no carrier", m.noCarrier(iface))
+	m.check("no carrier", m.driver().NoCarrier(m.Name, iface))
 }
 
 // Die makes the node stop answering, all at once and ARP and neighbour
@@ -205,13 +207,13 @@ func (m *Machine) NoCarrier(iface string) {
 // tables.
 func (m *Machine) Die() {
 	m.lab.tb.Helper()
-	m.check("die", m.die())
+	m.check("die", m.driver().Die(m.Name))
 }
 
 // Revive ends what [Machine.Die] began.
 func (m *Machine) Revive() {
 	m.lab.tb.Helper()
-	m.check("revive", m.revive())
+	m.check("revive", m.driver().Revive(m.Name))
 }
 
 // AddRule appends a rule to the node's firewall.
@@ -219,7 +221,7 @@ func (m *Machine) AddRule(rule Rule) {
 	m.lab.tb.Helper()
 	rules, err := m.lab.Plan.expand(m.PlanNode, rule)
 	if err == nil {
-		err = m.addRules(rules)
+		err = m.driver().AddRules(m.Name, rules)
 	}
 	m.check("rule", err)
 }
@@ -229,7 +231,7 @@ func (m *Machine) AddRoute(r Route) {
 	m.lab.tb.Helper()
 	routes, err := m.resolveRoute(r)
 	if err == nil {
-		err = m.addRoute(routes)
+		err = m.driver().AddRoutes(m.Name, routes)
 	}
 	m.check("route", err)
 }
@@ -248,7 +250,7 @@ func (m *Machine) DelRoute(to string) {
 		dsts = append(dsts, nets...)
 	}
 	if err == nil {
-		err = m.delRoute(dsts)
+		err = m.driver().DelRoutes(m.Name, dsts)
 	}
 	m.check("route", err)
 }
@@ -292,7 +294,7 @@ func writeSysctl(key, value string) error {
 // both families.
 func (m *Machine) Hits(name string) uint64 {
 	m.lab.tb.Helper()
-	n, err := m.hits(name)
+	n, err := m.driver().Hits(m.Name, name)
 	m.check("hits", err)
 	return n
 }
@@ -309,7 +311,7 @@ type Counter struct {
 func (m *Machine) Count(rule Rule) *Counter {
 	m.lab.tb.Helper()
 	rule.Action = Count
-	rule.Name = m.counterName()
+	rule.Name = m.counter()
 	m.AddRule(rule)
 	return &Counter{m: m, name: rule.Name}
 }
@@ -334,21 +336,21 @@ func (m *Machine) FillConntrack() {
 	m.lab.tb.Helper()
 	// A rule that asks for the state turns tracking on.
 	m.AddRule(Rule{Hook: Output, State: CTNew, Action: Count})
-	m.check("fill conntrack", m.do(fillConntrack))
+	m.check("fill conntrack", m.driver().FillConntrack(m.Name))
 }
 
 // WarmNeighbor makes the neighbour entry through which the node reaches addr
 // REACHABLE, by a real exchange with that neighbour.
 func (m *Machine) WarmNeighbor(addr netip.Addr) {
 	m.lab.tb.Helper()
-	m.check("warm neighbour", m.warmNeighbor(addr))
+	m.check("warm neighbour", m.driver().WarmNeighbor(m.Name, addr))
 }
 
 // Neighbor returns the state of the node's neighbour entry for addr as ip-neigh
 // names it, such as "REACHABLE", or "" where there is none.
 func (m *Machine) Neighbor(addr netip.Addr) string {
 	m.lab.tb.Helper()
-	s, err := m.neighborState(addr)
+	s, err := neighborName(m.driver().Neighbor(m.Name, addr))
 	m.check("neighbour", err)
 	return s
 }

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"synprobe/cmd/synprobe/internal/cli"
+	"synprobe/rawprobe"
+	"synprobe/rawprobe/netlab"
+	"synprobe/rawprobe/simnet"
+	"synprobe/traceroute"
+	"synprobe/traceroute/diagnose"
+)
+
+// TestSim runs the lab's cases on the simulated internet: the same networks and
+// questions, and the answers that are right on the kernel. Where they differ
+// the simulation is wrong.
+func TestSim(t *testing.T) {
+	for _, c := range labCases() {
+		for _, f := range both {
+			if c.only != nil && !slices.Contains(c.only, f) {
+				continue
+			}
+			t.Run(c.name+"/"+f.String(), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) { c.simulate(t, f) })
+			})
+		}
+	}
+}
+
+// simulate is run, but in the simulation.
+func (c labCase) simulate(t *testing.T, f netlab.Family) {
+	sim, err := simnet.New(c.net, simnet.Options{Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sim.Close()
+	lab := netlab.Drive(t, sim.Plan, sim)
+	if c.setup != nil {
+		c.setup(t, lab, f)
+	}
+	address, port := "", c.port
+	if c.target != nil {
+		address = c.target(lab, f)
+	} else {
+		address = lab.Addr("server", f).String()
+	}
+	if port == 0 {
+		port = 80
+	}
+	argv := []string{"synprobe", "--json", "-n"}
+	if c.args != nil {
+		argv = append(argv, c.args(lab, f)...)
+	}
+	argv = append(argv, address, fmt.Sprint(port))
+
+	var out, errs bytes.Buffer
+	begin := time.Now()
+	env := simEnv(sim, "client")
+	env.Stdout, env.Stderr = &out, &errs
+	exit := cli.Run(t.Context(), env, argv)
+	took := time.Since(begin)
+
+	var got result
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatalf("output is no JSON: %v\nexit %d\n%s%s", err, exit, &out, &errs)
+	}
+	if got.Error != nil {
+		t.Fatalf("exit %d, error %s: %s", exit, got.Error.Kind, got.Error.Message)
+	}
+	if errs.Len() > 0 {
+		t.Errorf("stderr: %s", &errs)
+	}
+	c.check(t, lab, f, got)
+	if want := exitCodes[c.verdict]; exit != want {
+		t.Errorf("exit %d, want %d", exit, want)
+	}
+	within := c.within
+	if within == 0 {
+		within = neverAnswers
+	}
+	if took > within {
+		t.Errorf("took %v, promised %v", took, within)
+	}
+	if t.Failed() {
+		t.Logf("%s\n%s", strings.Join(argv, " "), &out)
+	}
+}
+
+// simEnv is the program's world on a simulated machine.
+func simEnv(sim *simnet.Net, node string) cli.Env {
+	return cli.Env{
+		Getenv:     func(string) string { return "" },
+		Executable: func() (string, error) { return "/synprobe", nil },
+		Lookup: func(_ context.Context, name string) ([]netip.Addr, error) {
+			return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+		},
+		Reverse: func(context.Context, netip.Addr) ([]string, error) { return nil, nil },
+		Service: func(context.Context, string) (int, error) { return 0, errors.New("unknown port") },
+		Interfaces: func() ([]cli.Interface, error) {
+			all := []cli.Interface{{Index: 1, Name: "lo"}}
+			for i, p := range sim.Plan.Node(node).Interfaces {
+				all = append(all, cli.Interface{Index: i + 2, Name: p.Name})
+			}
+			return all, nil
+		},
+		Owns: func(a netip.Addr) bool {
+			n := sim.Plan.Node(node)
+			for _, i := range n.Interfaces {
+				for _, p := range i.Addrs {
+					if p.Addr() == a {
+						return true
+					}
+				}
+			}
+			return slices.ContainsFunc(n.Addrs, func(p netip.Prefix) bool { return p.Contains(a) })
+		},
+		Usable: func(netip.Addr, cli.Options) bool { return true },
+		Probe: func(ctx context.Context, target netip.AddrPort, opt cli.Options) (*rawprobe.Observations, error) {
+			link, err := sim.Link(node, rawprobe.LinkConfig{Interface: opt.Interface, IPv6: target.Addr().Is6()})
+			if err != nil {
+				return nil, err
+			}
+			seen, err := traceroute.Observe(ctx, link, target, rawprobe.Options{
+				Source: opt.Source, SourcePort: opt.SourcePort, Tries: opt.Tries, Timeout: opt.Timeout,
+			}, opt.Trace)
+			return seen, errors.Join(err, link.Close())
+		},
+		Explain: diagnose.Explain,
+	}
+}
