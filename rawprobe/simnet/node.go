@@ -3,7 +3,6 @@ package simnet
 import (
 	"net/netip"
 	"strconv"
-	"time"
 
 	"synprobe/rawprobe"
 	"synprobe/rawprobe/netlab"
@@ -30,7 +29,6 @@ type node struct {
 
 	services map[uint16]netlab.Service
 	requests map[tuple]*request
-	replied  time.Time
 	links    []*link
 }
 
