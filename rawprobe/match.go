@@ -346,11 +346,13 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 	} else if reply.QuotedDst != st.flow.Dst && reply.QuotedDst != st.out.Dst {
 		return false
 	}
+	// The timestamp first: an identification may be rewritten on the way.
+	if q.HasTSval && r.nameExactly(st, reply, func(s *Sent) bool { return s.TSval == q.TSval }) {
+		return true
+	}
+	// See nextID for why none of these is another's.
 	return r.name(st, reply, func(s *Sent) bool {
-		if q.HasTSval && s.TSval == q.TSval {
-			return true
-		}
-		return q.IP.Version == 4 && (s.ID == q.IP.ID || s.ID == bits.ReverseBytes16(q.IP.ID))
+		return q.IP.Version == 4 && (s.ID == q.IP.ID || s.ID == bits.ReverseBytes16(q.IP.ID) || s.ID == q.IP.ID-1)
 	})
 }
 
@@ -382,6 +384,21 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 		}
 		if !answered[i] && time.Since(s.Time) < inFlight {
 			flying[s.TTL] = i
+		}
+	}
+	if reply.Kind == ICMPError && reply.Meaning() == SaysExpired && len(flying) > 1 {
+		// One of full TTL does not expire while others do that were meant to.
+		// Which one it was its distance may show; no claim rests on that.
+		likely := -1
+		for ttl, i := range flying {
+			if r.obs.Sent[i].Stepped() && (likely < 0 || ttl == reply.Distance()+1 ||
+				r.obs.Sent[likely].TTL != reply.Distance()+1 && ttl < r.obs.Sent[likely].TTL) {
+				likely = i
+			}
+		}
+		if likely >= 0 {
+			reply.Probe = likely
+			return true
 		}
 	}
 	switch {
