@@ -486,13 +486,23 @@ func (o *Observations) SilenceByChance() float64 {
 	return math.Pow(loss, float64(subjects))
 }
 
-// maxRTT is the longest round trip seen.
+// maxRTT is the longest round trip seen. A SYN-ACK that the host had to send
+// again, and what a router says after a search for the host, come seconds later
+// and tell nothing about the way: beyond a second only what is less than three
+// times the shortest counts.
 func (o *Observations) maxRTT() time.Duration {
-	var rtt time.Duration
+	var longest, shortest time.Duration
 	for i := range o.Replies {
-		rtt = max(rtt, o.Replies[i].RTT)
+		if rtt := o.Replies[i].RTT; rtt > 0 && (shortest == 0 || rtt < shortest) {
+			shortest = rtt
+		}
 	}
-	return rtt
+	for i := range o.Replies {
+		if rtt := o.Replies[i].RTT; rtt < max(time.Second, 3*shortest) {
+			longest = max(longest, rtt)
+		}
+	}
+	return longest
 }
 
 func earliest(a, b time.Time) time.Time {
