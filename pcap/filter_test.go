@@ -1,6 +1,7 @@
 package pcap
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -17,7 +18,8 @@ import (
 // nowhere else.
 var testInterest = Interest{
 	ISN:        0x7fff_ffff,
-	TCPPorts:   []uint16{40001, 40002},
+	Port:       41234,
+	PeerPort:   5432,
 	EchoID:     0x1234,
 	EchoCookie: 0xa1b2c3d4,
 	UDPPorts:   []uint16{33434, 53},
@@ -45,7 +47,7 @@ func wants(i Interest, b []byte) bool {
 	version := b[0] >> 4
 	switch version {
 	case 4:
-		if len(b) < 10 {
+		if len(b) < 10 || i.Family == 6 {
 			return false
 		}
 		if off, _ := u16(6); off&0x1fff != 0 {
@@ -56,7 +58,7 @@ func wants(i Interest, b []byte) bool {
 			return false
 		}
 	case 6:
-		if len(b) < 7 {
+		if len(b) < 7 || i.Family == 4 {
 			return false
 		}
 		proto, at = int(b[6]), 40
@@ -83,7 +85,7 @@ func wants(i Interest, b []byte) bool {
 			}
 		}
 	default:
-		if !i.Neighbors || len(b) < 8 {
+		if !i.Neighbors || len(b) < 8 || i.Family == 6 {
 			return false
 		}
 		htype, _ := u16(0)
@@ -108,8 +110,10 @@ func wants(i Interest, b []byte) bool {
 	}
 	switch {
 	case proto == 6:
-		if port(i.TCPPorts) {
-			return true
+		if src, _ := u16(at); i.Port != 0 && src == i.PeerPort {
+			if dst, ok := u16(at + 2); ok && dst == i.Port {
+				return true
+			}
 		}
 		if v, ok := u32(at + 4); ok && (v == i.ISN || v == i.ISN+1) {
 			return true
@@ -197,10 +201,15 @@ func samples(t testing.TB) []sample {
 		{"sequence with bytes swapped", 0xffffff7f, 0, 50000, 443, false},
 		{"acknowledges the ISN itself", 99, isn, 443, 50000, false},
 		{"acknowledges two more", 99, isn + 2, 443, 50000, false},
-		{"challenge ACK from our port", 99, 98, 443, 40001, true},
-		{"stray segment from our second port", 99, 98, 40002, 443, true},
-		{"stray segment beside our port", 99, 98, 40003, 443, false},
+		{"a stray segment", 99, 98, 40003, 443, false},
 		{"numbers in the ports' place", 99, 98, 0x7fff, 0xffff, false},
+		{"challenge ACK of an old connection", 99, 98, 5432, 41234, true},
+		{"the other way round", 99, 98, 41234, 5432, false},
+		{"to our port from another", 99, 98, 5433, 41234, false},
+		{"from the port asked about to another", 99, 98, 5432, 41235, false},
+		{"from the port asked about, bytes swapped", 99, 98, 0x3815, 41234, false},
+		{"from our port to itself", 99, 98, 41234, 41234, false},
+		{"the ports as a sequence number", 5432<<16 | 41234, 98, 80, 81, false},
 	}
 	for _, s := range segments {
 		tcp := func(n gopacket.NetworkLayer) *layers.TCP {
@@ -255,7 +264,7 @@ func samples(t testing.TB) []sample {
 		want     bool
 	}{
 		{"to our port", 9999, 33434, true}, {"from our port", 53, 9999, true}, {"other ports", 54, 33433, false},
-		{"a TCP port of ours", 40001, 40002, false},
+		{"the TCP ports of ours", 5432, 41234, false},
 	} {
 		n4, n6 := ip4(layers.IPProtocolUDP), ip6(layers.IPProtocolUDP)
 		u4 := &layers.UDP{SrcPort: layers.UDPPort(s.src), DstPort: layers.UDPPort(s.dst)}
@@ -430,14 +439,68 @@ func TestFilterZeroFields(t *testing.T) {
 	}
 }
 
+// What one family's filter lets pass is what the filter for both lets pass of it, and its program is shorter.
+func TestFilterFamily(t *testing.T) {
+	corpus := samples(t)
+	both := len(testInterest.Filter())
+	for _, c := range []struct {
+		family  uint8
+		version []byte
+	}{{4, []byte{0, 4}}, {6, []byte{6}}} {
+		i := testInterest
+		i.Family = c.family
+		vm := mustVM(t, i)
+		for _, s := range corpus {
+			want := s.want && bytes.IndexByte(c.version, s.data[0]>>4) >= 0 // ARP begins with 0
+			if got := run(t, vm, s.data); got != want {
+				t.Errorf("family %d: %s: passes %t, want %t", c.family, s.name, got, want)
+			}
+			if wants(i, s.data) != want {
+				t.Errorf("family %d: %s: the oracle disagrees", c.family, s.name)
+			}
+			for n := range min(61, len(s.data)) {
+				if got, want := run(t, vm, s.data[:n]), wants(i, s.data[:n]); got != want {
+					t.Errorf("family %d: %s, cut to %d bytes: passes %t, want %t", c.family, s.name, n, got, want)
+				}
+			}
+		}
+		if n := len(i.Filter()); n >= both {
+			t.Errorf("family %d: %d instructions, both %d", c.family, n, both)
+		} else {
+			t.Logf("family %d: %d instructions, both %d", c.family, n, both)
+		}
+	}
+}
+
+// A Port of zero is no port, whatever the peer's is.
+func TestFilterNoPort(t *testing.T) {
+	vm := mustVM(t, Interest{ISN: 0x0badcafe, PeerPort: 5432})
+	n := ip4(layers.IPProtocolTCP)
+	for _, dst := range []layers.TCPPort{0, 40000} {
+		l := &layers.TCP{SrcPort: 5432, DstPort: dst, Seq: 1, Ack: 2}
+		l.SetNetworkLayerForChecksum(n)
+		if run(t, vm, serialize(t, n, l)) {
+			t.Errorf("a segment to port %d passes", dst)
+		}
+	}
+	all, err := bpf.NewVM(Nothing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range samples(t) {
+		if run(t, all, s.data) {
+			t.Fatalf("%s passes Nothing", s.name)
+		}
+	}
+}
+
 // Lists of ports that are too long make the filter coarse, never too large for the kernel.
 func TestFilterSize(t *testing.T) {
 	const kernelLimit = 4096 // BPF_MAXINSNS
 	for _, n := range []int{0, 1, maxFilterPorts, maxFilterPorts + 1, 65535} {
 		i := testInterest
-		i.TCPPorts, i.UDPPorts = nil, nil
+		i.UDPPorts = nil
 		for p := range n {
-			i.TCPPorts = append(i.TCPPorts, uint16(p+1))
 			i.UDPPorts = append(i.UDPPorts, uint16(p+1))
 		}
 		f := i.Filter()
@@ -524,7 +587,8 @@ func FuzzFilter(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte, isn uint32, id uint16, cookie uint32, tcp, udp uint16, neighbors bool) {
-		i := Interest{ISN: isn, TCPPorts: []uint16{tcp}, EchoID: id, EchoCookie: cookie, UDPPorts: []uint16{udp}, Neighbors: neighbors}
+		i := Interest{ISN: isn, Port: tcp, PeerPort: udp, EchoID: id, EchoCookie: cookie, UDPPorts: []uint16{udp}, Neighbors: neighbors}
+		i.Family = [...]uint8{0, 4, 6}[isn%3]
 		if got, want := run(t, mustVM(t, i), b), wants(i, b); got != want {
 			t.Fatalf("passes %t, want %t", got, want)
 		}

@@ -17,7 +17,10 @@ func open(Config) (*listener, error) { return nil, unsupported("socket") }
 func (*listener) read(*Packet) error                { return unsupported("read") }
 func (*listener) setReadDeadline(time.Time) error   { return unsupported("set deadline") }
 func (*listener) setFilter([]bpf.Instruction) error { return unsupported("set filter") }
-func (*listener) stats() (Stats, error)             { return Stats{}, unsupported("stats") }
-func (*listener) close() error                      { return unsupported("close") }
+func (*listener) send(int, uint16, [6]byte, []byte) error {
+	return unsupported("send")
+}
+func (*listener) stats() (Stats, error) { return Stats{}, unsupported("stats") }
+func (*listener) close() error          { return unsupported("close") }
 
 func unsupported(op string) error { return &OpError{Op: op, Err: errors.ErrUnsupported} }

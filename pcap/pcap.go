@@ -1,9 +1,8 @@
 // Package pcap listens to the network: every packet that a filter lets through, in both directions, with the
 // kernel's own time stamp, beginning at the IP header whatever the link is.
 //
-// A [Listener] is an AF_PACKET socket with a receive ring that the kernel fills and Go reads without a system call
-// (Linux: net/packet/af_packet.c). There is no cgo and no libpcap. On other systems [Open] answers
-// [errors.ErrUnsupported]; everything else, the filters included, works everywhere.
+// A [Listener] is an AF_PACKET socket (Linux: net/packet/af_packet.c). There is no cgo and no libpcap. On other systems
+// [Open] answers [errors.ErrUnsupported]; everything else, the filters included, works everywhere.
 //
 // What a listener sees is what a capture beside it would see. An outgoing packet is seen after netfilter's OUTPUT and
 // POSTROUTING and after the queueing discipline, just before the driver takes it (net/core/dev.c,
@@ -61,15 +60,20 @@ func (d Direction) String() string {
 // every Read, so that its Data grows once.
 type Packet struct {
 	// Data begins at the network header: IPv4, IPv6 or ARP, on any kind of link. Read reuses its array, so it
-	// is valid until the next Read into the same Packet; it does not alias the ring and outlives Close.
+	// is valid until the next Read into the same Packet; it outlives Close.
 	Data []byte
 	// Length is the size on the wire in bytes, counted from the network header. It is larger than len(Data) where the
-	// snap length, the filter's own limit or the ring's frame cut the packet.
+	// snap length or the filter's own limit cut the packet.
 	Length int
 	// Time is the kernel's time stamp in nanoseconds of the wall clock (CLOCK_REALTIME): just before the driver for
 	// what goes out, the entry to the network stack for what comes in. It has no monotonic part: a step of the
-	// clock between two packets shows in their difference.
+	// clock between two packets shows in their difference. Where Stamped is false it is another time: see there.
 	Time time.Time
+	// Stamped says that Time is the kernel's. The kernel begins to stamp a little after the first Open of the machine
+	// (net_enable_timestamp in net/core/dev.c leaves it to a worker: some 0.3 ms, tens where the processors are busy); what passes
+	// before has no stamp. Its Time is when Read found it, by the same clock: never earlier than the kernel's would
+	// have been, and late by as much as Read was. A round-trip time needs two packets that are Stamped.
+	Stamped bool
 	// Interface is the index of the interface on which the packet was seen.
 	Interface int
 	// Direction is the packet's way, seen from this machine.
@@ -86,15 +90,15 @@ type Packet struct {
 	ChecksumPartial bool
 }
 
-// DefaultSnapLen is the largest number of bytes of a packet that is kept when Config.SnapLen is zero: what a
-// frame of 2 KiB holds after its own header. A packet of Ethernet's 1500 bytes is kept whole.
-const DefaultSnapLen = frameSize - frameData
+// DefaultSnapLen is the largest number of bytes of a packet that is kept when Config.SnapLen is zero: a packet of
+// Ethernet's 1500 bytes is kept whole.
+const DefaultSnapLen = 2048
 
 // MaxSnapLen is the largest Config.SnapLen: the longest IP packet without a jumbo payload option.
 const MaxSnapLen = 65535
 
-// DefaultBuffer is the size of the ring in bytes when Config.Buffer is zero: room for 256 packets, several times of what
-// one run ever has on the way at once.
+// DefaultBuffer is the size of the receive buffer in bytes when Config.Buffer is zero: room for several hundred packets,
+// several times of what one run ever has on the way at once.
 const DefaultBuffer = 512 << 10
 
 // Config says what a [Listener] is to see. The zero value sees all packets on all interfaces.
@@ -106,9 +110,9 @@ type Config struct {
 	Interface int
 	// SnapLen is the number of bytes to keep of each packet, at most MaxSnapLen. Zero means DefaultSnapLen.
 	SnapLen int
-	// Buffer is the size of the ring in bytes, rounded up to whole pages, at most 1 GiB. Zero means DefaultBuffer. Each
-	// packet takes one frame (2 KiB, or the next power of two that holds SnapLen). Where the kernel is short
-	// of memory the ring is made smaller, down to one page.
+	// Buffer is the size of the receive buffer in bytes, at most 1 GiB. Zero means DefaultBuffer. The kernel allows for its
+	// own bookkeeping by doubling it, and each packet then takes its size and about 0.7 KiB (socket(7), SO_RCVBUF).
+	// Without CAP_NET_ADMIN it is cut to net.core.rmem_max, which is no error; Stats.Drops tells whether it was enough.
 	Buffer int
 }
 
@@ -116,13 +120,13 @@ type Config struct {
 type Stats struct {
 	// Packets passed the filter, those that were then dropped included.
 	Packets uint64
-	// Drops passed the filter but found the ring full.
+	// Drops passed the filter but found the receive buffer full.
 	Drops uint64
 }
 
 // An OpError says which step failed. It is the type of every error that a [Listener] returns.
 type OpError struct {
-	// Op is the step: "socket", "bind", "mmap", "setsockopt SO_ATTACH_FILTER", "read" and so on.
+	// Op is the step: "socket", "bind", "setsockopt SO_ATTACH_FILTER", "read" and so on.
 	Op string
 	// Err is the reason, as a rule a syscall.Errno: errors.Is(err, os.ErrPermission) tells missing privilege.
 	Err error
@@ -141,21 +145,21 @@ func (e *OpError) Timeout() bool {
 }
 
 // A Listener receives packets. Its methods may be called from several goroutines at once; packets go to one Read each.
-// A Listener that is no longer needed must be closed: the ring is not memory that the garbage collector knows.
+// A Listener that is no longer needed should be closed: as long as it lives, the kernel passes it every packet.
 type Listener struct {
 	l *listener
 }
 
 // Open starts to listen, in the network namespace of the calling thread. No packet that the filter refuses is ever
-// delivered: the socket is made deaf (protocol 0), gets its filter and its ring, and only then is bound.
+// delivered: the socket is made deaf (protocol 0), gets its filter, and only then is bound.
 //
 // It needs CAP_NET_RAW: without it the error is EPERM at the step "socket". An interface that does not exist is ENODEV,
 // one that is down ENETDOWN, both at "bind". A filter that the kernel refuses is EINVAL at "setsockopt
 // SO_ATTACH_FILTER". On systems other than Linux the error is errors.ErrUnsupported.
 //
-// Open waits for the kernel to give out the ring, and Close for it to be taken back. Each takes one or two RCU
-// grace periods (net/packet/af_packet.c calls synchronize_net in packet_set_ring and in packet_release): from 5 to 25 ms.
-// Where this matters, run Open beside other preparations.
+// Open waits for nothing. Since the kernel needs a moment before it stamps packets ([Packet].Stamped), a program that
+// does not know yet what it wants to see should open the listener first, with the filter [Nothing], prepare everything else,
+// and then call [Listener.SetFilter].
 func Open(cfg Config) (*Listener, error) {
 	l, err := open(cfg)
 	if err != nil {
@@ -167,23 +171,34 @@ func Open(cfg Config) (*Listener, error) {
 // Read waits for the next packet and fills p. It blocks the goroutine, not a thread.
 //
 // It ends at once with net.ErrClosed when the listener is closed, and with os.ErrDeadlineExceeded when the deadline has
-// passed. A packet that was stamped before the deadline, yet is read after it, is still delivered: so a timeout
-// means that nothing had come in by then, however late the goroutine was scheduled. ENETDOWN means that the
-// one interface listened on went down or away. On an error p is not changed.
+// passed. A packet that came before the deadline, yet is read after it, is still delivered (one without a stamp where
+// it may have come before): so a timeout means that nothing had come in by then, however late the goroutine was
+// scheduled. ENETDOWN means that the one interface listened on went down or away; packets that came before are read
+// first, and each Read says it until one comes after it. On an error p is not changed.
 func (l *Listener) Read(p *Packet) error { return l.l.read(p) }
 
 // SetReadDeadline sets the time after which Read fails, for a Read that is waiting now too. The zero time means never.
-// A time long past ends Read at once, whatever waits in the ring.
+// A time before Open ends Read at once, whatever waits in the queue.
 func (l *Listener) SetReadDeadline(t time.Time) error { return l.l.setReadDeadline(t) }
 
-// SetFilter replaces the filter in one step: each packet sees the old one or the new one. Packets that passed the
-// old one may still be in the ring. Empty means that everything passes.
+// SetFilter replaces the filter in one step: each packet sees the old one or the new one, and what comes after
+// SetFilter has returned sees the new one. Packets that passed the old one may still wait to be read: none where it was
+// [Nothing]. Empty means that everything passes.
 func (l *Listener) SetFilter(filter []bpf.Instruction) error { return l.l.setFilter(filter) }
+
+// Send hands a packet to an interface's driver, past the IP stack: past routing, the firewall and translation. The packet
+// begins at its network header; to is the link-layer address of who is to get it, which a link without such
+// addresses ignores. It is for what has no other way out, such as an ARP request of our own: a second socket for that would be
+// one more for the kernel to give up. Errors are the system's: ENETDOWN, ENXIO where there is no such interface, ENOBUFS.
+func (l *Listener) Send(iface int, etherType uint16, to [6]byte, packet []byte) error {
+	return l.l.send(iface, etherType, to, packet)
+}
 
 // Stats returns the counts since Open. The kernel's own counters begin anew at each reading (PACKET_STATISTICS in
 // packet_getsockopt); these do not. After Close it returns the last counts.
 func (l *Listener) Stats() (Stats, error) { return l.l.stats() }
 
-// Close ends a Read that is waiting, waits until none uses the ring any more, and gives everything back. It may be
-// called more than once.
+// Close ends a Read that is waiting, waits until none uses the socket any more, and gives it back. It may be called
+// more than once. The kernel lets a packet socket go only after an RCU grace period, some 10 ms; Close does not wait for
+// that but leaves it to a kernel worker, so the socket can be seen in /proc/net/packet a little longer.
 func (l *Listener) Close() error { return l.l.close() }

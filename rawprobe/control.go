@@ -32,6 +32,20 @@ func (r *Run) SendACK(ttl int) error {
 	return r.send(r.ack, ttl)
 }
 
+// SendFragment sends the subject's SYN as a lone first fragment, in IPv4.
+func (r *Run) SendFragment() error {
+	if r.fragment == nil {
+		t, err := newFragment(r.subject.flow, r.isn, r.obs.Machine.Route.MTU)
+		if err != nil {
+			return err
+		}
+		r.fragment = &stream{kind: Fragment, t: t, flow: r.subject.flow, out: r.subject.out, isn: r.isn}
+		// Before the subject, whose quotes resemble this one's.
+		r.streams = append([]*stream{r.fragment}, r.streams...)
+	}
+	return r.send(r.fragment, DefaultTTL)
+}
+
 // SendUDP sends a datagram to a port where nothing is expected to listen.
 func (r *Run) SendUDP(ttl int) error {
 	if r.udp == nil {

@@ -255,7 +255,7 @@ func (d *Direct) silentUntil() time.Time {
 	if t := r.opt.Timeout; t > 0 {
 		return d.first.Add(t)
 	}
-	rtt := r.obs.maxRTT()
+	rtt := r.obs.MaxRTT()
 	end := d.last.Add(max(listenAfter, 3*rtt))
 	switch {
 	case r.obs.Machine.Interface.Resolves && !r.obs.Machine.Route.Local && !r.neighborAlive() && len(r.obs.Replies) == 0:
@@ -348,16 +348,6 @@ func (r *Run) disputed(a *Reply) bool {
 	}
 	for i := range r.obs.Replies {
 		if e := &r.obs.Replies[i]; e.Kind == EchoReply && !r.obs.Sent[e.Probe].Stepped() && e.Distance() != a.Distance() {
-			return true
-		}
-	}
-	return false
-}
-
-// answered reports whether the i-th probe of all has an answer.
-func (r *Run) answered(i int) bool {
-	for j := range r.obs.Replies {
-		if r.obs.Replies[j].Probe == i {
 			return true
 		}
 	}
@@ -468,7 +458,7 @@ func (o *Observations) SilenceByChance() float64 {
 	if len(answered) == 0 {
 		return 0
 	}
-	patience := max(3*o.maxRTT(), minGrace)
+	patience := max(3*o.MaxRTT(), minGrace)
 	echoes := 0
 	for i := range o.Sent {
 		switch s := &o.Sent[i]; {
@@ -486,23 +476,24 @@ func (o *Observations) SilenceByChance() float64 {
 	return math.Pow(loss, float64(subjects))
 }
 
-// maxRTT is the longest round trip seen. A SYN-ACK that the host had to send
-// again, and what a router says after a search for the host, come seconds later
-// and tell nothing about the way: beyond a second only what is less than three
-// times the shortest counts.
-func (o *Observations) maxRTT() time.Duration {
-	var longest, shortest time.Duration
+// MaxRTT is the longest round trip seen. What a router says after it has
+// searched for the host, or the host after it has waited for a fragment, took
+// its time elsewhere; and a SYN-ACK may be the host's second, a second after
+// one that was lost, so that it counts only where nothing else does.
+func (o *Observations) MaxRTT() time.Duration {
+	var rtt, synAck time.Duration
 	for i := range o.Replies {
-		if rtt := o.Replies[i].RTT; rtt > 0 && (shortest == 0 || rtt < shortest) {
-			shortest = rtt
+		switch r := &o.Replies[i]; {
+		case r.Kind == SynAck:
+			synAck = max(synAck, r.RTT)
+		case r.Meaning() != SaysHostUnreachable && o.Sent[r.Probe].Kind != Fragment:
+			rtt = max(rtt, r.RTT)
 		}
 	}
-	for i := range o.Replies {
-		if rtt := o.Replies[i].RTT; rtt < max(time.Second, 3*shortest) {
-			longest = max(longest, rtt)
-		}
+	if rtt == 0 {
+		return synAck
 	}
-	return longest
+	return rtt
 }
 
 func earliest(a, b time.Time) time.Time {

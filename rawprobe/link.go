@@ -101,6 +101,18 @@ var (
 	ErrNotOurs = errors.New("not an address of this machine")
 	// ErrPortInUse means that a source port is taken.
 	ErrPortInUse = errors.New("source port in use")
+	// ErrPortReserved means that a source port is for root, or for
+	// CAP_NET_BIND_SERVICE (ip(7), ip_unprivileged_port_start).
+	ErrPortReserved = errors.New("source port reserved for root")
+	// ErrBroadcast means that the target is a broadcast address, which no
+	// TCP connection can be made to.
+	ErrBroadcast = errors.New("a broadcast address")
+	// ErrLoopback means that a source address or an interface does not reach
+	// beyond this machine, and the target is elsewhere.
+	ErrLoopback = errors.New("it reaches this machine only")
+	// ErrNotLoopback means that the target is this machine's own loopback
+	// address, and an interface was asked for that leads elsewhere.
+	ErrNotLoopback = errors.New("only the loopback interface leads there")
 )
 
 // LinkConfig chooses how a live Link reaches the network. The zero value

@@ -18,18 +18,13 @@ import (
 	"synprobe/rawprobe/wire"
 )
 
-// eventQueue bounds what waits for the run between the readers and it. The
-// tap's ring holds more, and counts what it loses.
-const eventQueue = 256
-
 // link is the live Link: raw IP sockets to send, an AF_PACKET tap to watch, a
 // raw TCP and a raw ICMP socket to see what passes the local firewall.
 type link struct {
-	cfg    LinkConfig
-	bind   *net.Interface // of cfg.Interface
-	send   int            // raw IP socket, or -1
-	hold   []int          // sockets that keep source ports
-	packet int            // AF_PACKET socket for our own requests, or -1
+	cfg  LinkConfig
+	bind *net.Interface // of cfg.Interface
+	send int            // raw IP socket, or -1
+	hold []int          // sockets that keep source ports
 
 	tap     *pcap.Listener
 	copies  []net.PacketConn
@@ -46,7 +41,7 @@ type link struct {
 // missing, ErrNoInterface that cfg names no interface of this machine.
 // Elsewhere than on Linux it answers errors.ErrUnsupported.
 func OpenLink(cfg LinkConfig) (Link, error) {
-	l := &link{cfg: cfg, send: -1, packet: -1, events: make(chan Event, eventQueue), done: make(chan struct{})}
+	l := &link{cfg: cfg, send: -1, events: make(chan Event, eventQueue), done: make(chan struct{})}
 	if err := l.open(); err != nil {
 		l.Close()
 		return nil, err
@@ -55,6 +50,13 @@ func OpenLink(cfg LinkConfig) (Link, error) {
 }
 
 func (l *link) open() error {
+	// The tap first, deaf: the kernel takes a moment to begin with its stamps
+	// (net/core/dev.c, net_enable_timestamp).
+	tap, err := pcap.Open(pcap.Config{Filter: pcap.Nothing})
+	if err != nil {
+		return privilege("open packet socket", err)
+	}
+	l.tap = tap
 	ifs, err := net.Interfaces()
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
@@ -68,10 +70,6 @@ func (l *link) open() error {
 	}
 	if l.cfg.Interface != "" && l.bind == nil {
 		return fmt.Errorf("interface %q: %w", l.cfg.Interface, ErrNoInterface)
-	}
-	// Protocol 0: it sends, and no packet is ever queued on it.
-	if l.packet, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
-		return privilege("open packet socket", err)
 	}
 	return l.openSender()
 }
@@ -97,6 +95,13 @@ func (l *link) openSender() error {
 	if err := unix.SetsockoptInt(fd, level, recverr, 1); err != nil {
 		return os.NewSyscallError("setsockopt IP_RECVERR", err)
 	}
+	if !l.cfg.IPv6 {
+		// Connection tracking would hold a lone fragment back on its way out
+		// (net/ipv4/netfilter/nf_defrag_ipv4.c).
+		if err := unix.SetsockoptInt(fd, level, unix.IP_NODEFRAG, 1); err != nil {
+			return os.NewSyscallError("setsockopt IP_NODEFRAG", err)
+		}
+	}
 	if l.bind != nil {
 		if err := unix.BindToDevice(fd, l.bind.Name); err != nil {
 			return privilege("bind to interface "+l.bind.Name, err)
@@ -107,6 +112,10 @@ func (l *link) openSender() error {
 
 // privilege tells a missing capability from other failures.
 func privilege(op string, err error) error {
+	var step *pcap.OpError
+	if errors.As(err, &step) {
+		err = step.Err // op says it in the user's words
+	}
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return &PrivilegeError{Op: op, Err: err}
 	}
@@ -125,7 +134,7 @@ func (l *link) Hold(src netip.AddrPort) (netip.AddrPort, error) {
 	case errors.Is(err, unix.EADDRINUSE):
 		return src, fmt.Errorf("source port %d: %w", src.Port(), ErrPortInUse)
 	case errors.Is(err, unix.EACCES):
-		return src, privilege(fmt.Sprintf("bind source port %d", src.Port()), err)
+		return src, fmt.Errorf("source port %d: %w", src.Port(), ErrPortReserved)
 	case err != nil:
 		return src, os.NewSyscallError("bind", err)
 	}
@@ -169,11 +178,9 @@ func zoneIndex(a netip.Addr) int {
 
 // Watch implements Link.
 func (l *link) Watch(interest pcap.Interest) error {
-	tap, err := pcap.Open(pcap.Config{Filter: interest.Filter()})
-	if err != nil {
-		return privilege("listen", err)
+	if err := l.tap.SetFilter(interest.Filter()); err != nil {
+		return fmt.Errorf("listen: %w", err)
 	}
-	l.tap = tap
 	if err := l.openCopies(interest); err != nil {
 		return err
 	}
@@ -351,9 +358,7 @@ func (l *link) sendLinkLayer(packet []byte, m *Machine, to [6]byte) error {
 }
 
 func (l *link) sendFrame(packet []byte, m *Machine, proto uint16, to [6]byte) error {
-	sa := &unix.SockaddrLinklayer{Protocol: proto<<8 | proto>>8, Ifindex: m.Interface.Index, Halen: 6}
-	copy(sa.Addr[:], to[:])
-	return refusal(unix.Sendto(l.packet, packet, 0, sa))
+	return refusal(l.tap.Send(m.Interface.Index, proto, to, packet))
 }
 
 // refusal turns the error of a send into an observation.
@@ -415,7 +420,7 @@ func (l *link) Close() error {
 			c.Close()
 		}
 	}
-	for _, fd := range append(l.hold, l.send, l.packet) {
+	for _, fd := range append(l.hold, l.send) {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}

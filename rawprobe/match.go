@@ -138,6 +138,34 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 	st.out, st.outID = flow, outID
 }
 
+// doubtTimes takes back round-trip times of SYN-ACKs that may be none. A host
+// whose first SYN-ACK was lost repeats it, by itself or for our next SYN, and
+// echoes the first SYN's timestamp in either case (field note 29): the time
+// since that SYN is then the wait, not the way. "RTT samples MUST NOT be made
+// using segments that were retransmitted (and thus for which it is ambiguous
+// whether the reply was for the first instance of the packet or a later
+// instance)" (RFC 6298, section 3). On a path so slow that an echo took about
+// as long the time stands.
+func (o *Observations) doubtTimes() {
+	var echo time.Duration
+	for i := range o.Replies {
+		if o.Replies[i].Kind == EchoReply {
+			echo = max(echo, o.Replies[i].RTT)
+		}
+	}
+	for i := range o.Replies {
+		a := &o.Replies[i]
+		if a.Kind != SynAck || a.RTT <= 2*echo {
+			continue
+		}
+		for j := a.Probe + 1; j < len(o.Sent); j++ {
+			if s := &o.Sent[j]; s.Kind == o.Sent[a.Probe].Kind && s.Flow == o.Sent[a.Probe].Flow && s.Departed != nil && s.Departed.Time.Before(a.Time) {
+				a.RTT = 0
+			}
+		}
+	}
+}
+
 // passed marks a flow's SYN-ACKs as delivered: our kernel has reset the
 // connection, so they reached it.
 func (r *Run) passed(st *stream) {
@@ -253,6 +281,9 @@ func (r *Run) answer(ip *wire.IP, tcp *wire.TCP, reply *Reply) *stream {
 		if st.t.proto != wire.ProtoTCP || len(st.probes) == 0 || back != st.out && back != st.flow {
 			continue
 		}
+		if st.kind == Fragment {
+			continue // what answers a whole SYN is the subject's
+		}
 		if st.kind == ControlACK {
 			// RFC 9293, section 3.10.7.1: "If the ACK bit is on,
 			// <SEQ=SEG.ACK><CTL=RST>".
@@ -328,6 +359,9 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 		return q.HasEcho && (q.EchoID == st.id || q.EchoID == st.outID) &&
 			r.nameExactly(st, reply, func(s *Sent) bool { return uint16(s.Seq) == q.EchoSeq })
 	}
+	if st.kind == Fragment {
+		return q.HasSeq && q.Seq == st.isn && r.nameExactly(st, reply, func(s *Sent) bool { return s.ID == q.IP.ID || s.ID == bits.ReverseBytes16(q.IP.ID) })
+	}
 	if st.kind == ControlUDP {
 		return q.HasPorts && (q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()) &&
 			r.nameExactly(st, reply, func(s *Sent) bool { return s.Flow.Dst.Port() == q.DstPort })
@@ -361,8 +395,8 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 const inFlight = time.Second
 
 // name sets the probe that a reply answers: the one that is named by what the
-// reply carries; else the only one, or the only TTL, that is in flight. Where
-// several are, it is one that was sent with full TTL, and not exact: that a
+// reply carries, the only one that was sent, the stepped one where no other TTL
+// is in flight. Else it is the last one of full TTL, and not exact: that a
 // stepped probe provoked an answer must be beyond doubt.
 func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 	if r.nameExactly(st, reply, named) {
@@ -372,47 +406,46 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 	for i := range r.obs.Replies {
 		answered[r.obs.Replies[i].Probe] = true
 	}
-	flying, last, lastFull := make(map[int]int), -1, -1
+	flying, sent, last, lastFull, stepped := make(map[int]int), 0, -1, -1, -1
 	for _, i := range st.probes {
 		s := &r.obs.Sent[i]
 		if s.Refused != NotRefused && s.Refused != RefusedByFirewall {
 			continue
 		}
+		sent++
 		last = i
-		if !s.Stepped() {
+		if s.Stepped() {
+			stepped = i
+		} else {
 			lastFull = i
 		}
 		if !answered[i] && time.Since(s.Time) < inFlight {
 			flying[s.TTL] = i
 		}
 	}
-	if reply.Kind == ICMPError && reply.Meaning() == SaysExpired && len(flying) > 1 {
-		// One of full TTL does not expire while others do that were meant to.
-		// Which one it was its distance may show; no claim rests on that.
-		likely := -1
-		for ttl, i := range flying {
-			if r.obs.Sent[i].Stepped() && (likely < 0 || ttl == reply.Distance()+1 ||
-				r.obs.Sent[likely].TTL != reply.Distance()+1 && ttl < r.obs.Sent[likely].TTL) {
-				likely = i
-			}
+	_, full := flying[DefaultTTL]
+	if reply.Meaning() == SaysExpired && stepped >= 0 && (len(flying) != 1 || full) {
+		// One of full TTL does not expire where others do that were meant to.
+		// Which of those it was its distance may show; no claim rests on that.
+		if i, ok := flying[reply.Distance()+1]; ok {
+			stepped = i
 		}
-		if likely >= 0 {
-			reply.Probe = likely
-			return true
-		}
+		reply.Probe = stepped
+		return true
 	}
+	reply.Probe = last
 	switch {
-	case last < 0:
+	case sent == 0:
 		return false
-	case len(flying) == 1:
+	case sent == 1:
+		reply.Exact = true
+	case len(flying) == 1 && flying[DefaultTTL] == 0:
 		for _, i := range flying {
 			reply.Probe = i
 		}
 		reply.Exact = true
 	case lastFull >= 0:
 		reply.Probe = lastFull
-	default:
-		reply.Probe = last
 	}
 	return true
 }
@@ -481,7 +514,8 @@ func (r *Run) delivered(ev Event) {
 		}
 		key = tcpDelivery(&tcp)
 	}
-	for i := range r.obs.Replies {
+	// The newest first: a try before this one may have been eaten.
+	for i := len(r.keys) - 1; i >= 0; i-- {
 		if r.keys[i] == key && !r.obs.Replies[i].Delivered {
 			r.obs.Replies[i].Delivered = true
 			return

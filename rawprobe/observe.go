@@ -178,6 +178,10 @@ const (
 	// ControlUDP is a datagram to a high port, where a host answers that the
 	// port is unreachable.
 	ControlUDP ProbeKind = "udp"
+	// Fragment is the subject's SYN as the first of two IPv4 fragments, of
+	// which the second never comes. A host that got it says so after 30
+	// seconds (RFC 1122, section 3.3.2), before its firewall looks at ports.
+	Fragment ProbeKind = "first-fragment"
 )
 
 // Sent is one probe.
@@ -266,8 +270,8 @@ const (
 type Reply struct {
 	Kind ReplyKind
 	// Probe is the index in Sent of the probe that it answers. Exact says
-	// that the answer itself names that probe, or that no probe with another
-	// TTL was in flight; else it is the last one of full TTL.
+	// that the answer itself names that probe, or that it can be no other's;
+	// else it is the last one of full TTL.
 	Probe int
 	Exact bool
 

@@ -71,6 +71,22 @@ func newSYN(kind ProbeKind, flow Flow, isn uint32, mtu int) (*template, error) {
 	return t, t.build(layers.IPProtocolTCP, tcp)
 }
 
+// The flags of an IPv4 header's seventh byte (RFC 791, section 3.1).
+const (
+	ipv4DontFragment  = 0x40
+	ipv4MoreFragments = 0x20
+)
+
+// newFragment makes the template of a lone first fragment that holds all of a
+// SYN. Its 40 bytes are a whole number of the 8-byte units of fragments.
+func newFragment(flow Flow, isn uint32, mtu int) (*template, error) {
+	t, err := newSYN(Fragment, flow, isn, mtu)
+	if err == nil {
+		t.packet[6] = t.packet[6]&^ipv4DontFragment | ipv4MoreFragments
+	}
+	return t, err
+}
+
 // newACK makes the template of a bare ACK for a connection that does not exist:
 // a host resets it (RFC 9293, section 3.10.7.1).
 func newACK(flow Flow, isn uint32) (*template, error) {

@@ -40,6 +40,8 @@ type Run struct {
 	ack     *stream
 	udp     *stream
 
+	fragment *stream
+
 	// keys holds the delivery key of each reply; early those deliveries that
 	// were read before the tap's copy.
 	keys  []deliveryKey
@@ -65,6 +67,12 @@ type Plan interface {
 	Step(now time.Time) (wake time.Time, done bool, err error)
 }
 
+// A Settler is a Plan that can say that its verdict stands, and that it only
+// waits for a further proof. To be told to stop is then no interruption.
+type Settler interface {
+	Settled() bool
+}
+
 // ObserveWith is Observe by a plan of the caller's.
 func ObserveWith(ctx context.Context, link Link, target netip.AddrPort, opt Options, plan func(*Run) Plan) (*Observations, error) {
 	r := &Run{
@@ -79,6 +87,7 @@ func ObserveWith(ctx context.Context, link Link, target netip.AddrPort, opt Opti
 		return r.obs, err
 	}
 	err = r.loop(ctx, plan(r))
+	r.obs.doubtTimes()
 	r.obs.Tap = link.Final(&r.obs.Machine, target.Addr())
 	return r.obs, err
 }
@@ -115,9 +124,16 @@ func (r *Run) prepare() (bool, error) {
 		return false, err
 	}
 	return true, r.link.Watch(pcap.Interest{
-		ISN: r.isn, TCPPorts: []uint16{flow.Src.Port()}, EchoID: r.echo.id, EchoCookie: r.echo.cookie,
-		Neighbors: m.Interface.Resolves,
+		Family: family(flow.Dst.Addr()), ISN: r.isn, Port: flow.Src.Port(), PeerPort: flow.Dst.Port(),
+		EchoID: r.echo.id, EchoCookie: r.echo.cookie, Neighbors: m.Interface.Resolves,
 	})
+}
+
+func family(a netip.Addr) uint8 {
+	if a.Is4() {
+		return 4
+	}
+	return 6
 }
 
 // sendable reports whether a packet would leave by m's route.
@@ -165,13 +181,21 @@ func (r *Run) open(flow Flow) error {
 	return nil
 }
 
+// maxDrain bounds how many packets are taken in between two decisions.
+const maxDrain = 2 * eventQueue
+
+// eventQueue bounds what waits for a run between the readers and it. The tap's
+// own buffer holds more, and counts what it loses.
+const eventQueue = 256
+
 func (r *Run) loop(ctx context.Context, p Plan) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	events := r.link.Events()
 	for {
-		// What has arrived by now comes before any decision about now.
-		for more := true; more; {
+		// What has arrived by now comes before any decision about now; a flood
+		// must not keep the decision from being made.
+		for more := maxDrain; more > 0; more-- {
 			select {
 			case ev, ok := <-events:
 				if !ok {
@@ -179,11 +203,12 @@ func (r *Run) loop(ctx context.Context, p Plan) error {
 				}
 				r.handle(ev, time.Now())
 			default:
-				more = false
+				more = 0
 			}
 		}
 		if ctx.Err() != nil {
-			r.obs.Interrupted = true
+			s, ok := p.(Settler)
+			r.obs.Interrupted = !ok || !s.Settled()
 			return nil
 		}
 		r.obs.End = time.Now()
@@ -291,7 +316,9 @@ func (r *Run) ask(now time.Time) error {
 	err := r.link.Ask(&r.obs.Machine, r.obs.Target.Addr())
 	var refused *SendError
 	if errors.As(err, &refused) {
-		return nil // as good as no answer
+		// It was not asked: no silence follows from it.
+		r.obs.Asks = r.obs.Asks[:len(r.obs.Asks)-1]
+		return nil
 	}
 	return err
 }

@@ -63,6 +63,16 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 		m.Route.Interface = bound
 	}
 	m.Interface = byIndex[m.Route.Interface]
+	switch {
+	case bound != 0 && !m.Interface.Loopback && dst.IsLoopback():
+		return m, fmt.Errorf("interface %s for %s: %w", m.Interface.Name, dst, ErrNotLoopback)
+	case m.Route.Local:
+	case src.IsLoopback():
+		// The lookup says EINVAL, as for a blackhole route.
+		return m, fmt.Errorf("source %s for %s: %w", src, dst, ErrLoopback)
+	case bound != 0 && m.Interface.Loopback:
+		return m, fmt.Errorf("interface %s for %s: %w", m.Interface.Name, dst, ErrLoopback)
+	}
 	if m.Route.Outcome != RouteFound {
 		m.blame()
 		return m, nil
@@ -74,6 +84,9 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 		m.Route.Source = src.WithZone("")
 	}
 	m.source(dst)
+	if m.Route.Outcome != RouteFound {
+		return m, nil // nothing will be sent by any route
+	}
 	raw, err := lookup(Flow{Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0)}, bound, false)
 	if err != nil {
 		return m, err
@@ -226,6 +239,9 @@ func parseRoute(b []byte, dst netip.Addr) (Route, error) {
 	switch msg.Type {
 	case unix.RTN_LOCAL:
 		r.Local = true
+	case unix.RTN_BROADCAST:
+		// A send would fail with EACCES, as for a prohibit route.
+		return r, fmt.Errorf("%s: %w", dst, ErrBroadcast)
 	case unix.RTN_UNREACHABLE:
 		r.Outcome = RouteUnreachable
 	case unix.RTN_PROHIBIT:

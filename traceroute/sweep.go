@@ -57,7 +57,7 @@ func (t *tracer) ask(s *sweep, ttl, tries int, pace time.Duration) (wake time.Ti
 	if t.r.Conclusive() != nil {
 		wait = stepPatience // the answer is there, the path only adds to it
 	}
-	end := h.last.Add(max(wait, 3*t.rtt()))
+	end := h.last.Add(max(wait, 3*t.o.MaxRTT()))
 	if h.tries < tries && t.spent(ttl) < hopBudget {
 		end = earlier(end, h.last.Add(pace))
 	}
@@ -80,18 +80,6 @@ func (p *Path) status(ttl int, name string) Status {
 		return h.Of(name).Status
 	}
 	return NotSent
-}
-
-// rtt is the longest round trip to the host or a router seen so far; what a
-// router only says after searching for the host does not count.
-func (t *tracer) rtt() time.Duration {
-	var rtt time.Duration
-	for i := range t.o.Replies {
-		if r := &t.o.Replies[i]; r.RTT < time.Second {
-			rtt = max(rtt, r.RTT)
-		}
-	}
-	return rtt
 }
 
 // trace takes the path one step further. It reports when to go on, and false
@@ -232,13 +220,10 @@ func Loss(o *rawprobe.Observations) float64 {
 	}
 	sent, got := make(map[place]int), make(map[place]int)
 	answered := make(map[int]bool)
-	var rtt time.Duration
 	for i := range o.Replies {
 		answered[o.Replies[i].Probe] = true
-		if r := o.Replies[i].RTT; r < time.Second {
-			rtt = max(rtt, r)
-		}
 	}
+	rtt := o.MaxRTT()
 	for i := range o.Sent {
 		s := &o.Sent[i]
 		if s.Kind != rawprobe.Echo || s.Refused != rawprobe.NotRefused || !answered[i] && o.End.Sub(s.Time) < max(3*rtt, stepPatience) {
@@ -278,8 +263,11 @@ func (t *tracer) echoes() (wake time.Time, busy bool, err error) {
 	tries, pace := t.tries()
 	for ttl := 1; ttl <= upTo; ttl++ {
 		n := 1
-		if t.r.Conclusive() == nil && ttl > last && t.beyond(last) == 0 {
+		switch {
+		case t.r.Conclusive() == nil && ttl > last && t.beyond(last) == 0:
 			n = tries
+		case measured && ttl == depth-1:
+			n = tries // the host may be that near, and its answer lost
 		}
 		p.add(t.ask(s, ttl, n, pace))
 	}
@@ -299,36 +287,32 @@ func (t *tracer) beyond(last int) int {
 	return 0
 }
 
-// fullControls asks the host other things: SYNs to other ports, an ACK on the
-// subject's own five-tuple, a datagram.
+// fullControls asks the host other things, and once more where no answer to a
+// SYN came: it may have got lost.
 func (t *tracer) fullControls() (wake time.Time, busy bool, err error) {
-	if !t.controls {
-		t.controls = true
-		for _, port := range t.controlPorts() {
-			if err := t.r.SendSYN(port, rawprobe.DefaultTTL); err != nil {
-				return wake, false, err
-			}
-		}
-		if err := t.r.SendACK(rawprobe.DefaultTTL); err != nil {
-			return wake, false, err
-		}
-		return wake, false, t.r.SendUDP(rawprobe.DefaultTTL)
-	}
-	// Once more for an answer that got lost.
-	again := t.begun.Add(pace)
-	if t.lastUDP || t.alive(rawprobe.ControlSYN) {
+	switch again := t.begun.Add(pace); {
+	case t.askedHost == 0:
+	case t.askedHost > 1 || t.alive(rawprobe.ControlSYN):
 		return wake, false, nil
-	}
-	if t.now.Before(again) {
+	case t.now.Before(again):
 		return again, true, nil
 	}
-	t.lastUDP = true
+	t.askedHost++
+	return wake, false, t.askHost()
+}
+
+// askHost sends SYNs to other ports, an ACK on the subject's own five-tuple and
+// a datagram.
+func (t *tracer) askHost() error {
 	for _, port := range t.controlPorts() {
 		if err := t.r.SendSYN(port, rawprobe.DefaultTTL); err != nil {
-			return wake, false, err
+			return err
 		}
 	}
-	return wake, false, t.r.SendACK(rawprobe.DefaultTTL)
+	if err := t.r.SendACK(rawprobe.DefaultTTL); err != nil {
+		return err
+	}
+	return t.r.SendUDP(rawprobe.DefaultTTL)
 }
 
 // controlPorts are the ports of the host that are asked beside the subject's.
@@ -452,6 +436,11 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 	switch {
 	case len(f.tried) == 0 && t.now.Before(begin):
 		return begin, true, nil
+	case len(f.tried) == 1 && Loss(t.o) == 0 && t.passingFlow() < 0:
+		// Where nothing gets lost, one try each is enough: more SYNs to the port
+		// may trip a defence.
+		end := f.tried[0].Add(max(hopPatience, 3*t.o.MaxRTT()))
+		return end, t.now.Before(end), nil
 	case len(f.tried) < 2 && (len(f.tried) == 0 || !t.now.Before(f.tried[len(f.tried)-1].Add(pace))):
 		for i := range t.opt.Flows {
 			if err := t.r.SendOther(i, rawprobe.DefaultTTL); err != nil {
@@ -465,7 +454,7 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 	}
 	port := t.passingFlow()
 	if port < 0 {
-		end := f.tried[1].Add(max(hopPatience, 3*t.rtt()))
+		end := f.tried[1].Add(max(hopPatience, 3*t.o.MaxRTT()))
 		return end, t.now.Before(end), nil
 	}
 	if wake, busy, err := t.confirm(port); busy || err != nil {
@@ -489,8 +478,8 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 				return wake, false, err
 			}
 			p.add(t.now.Add(stepPatience), true, nil)
-		case t.now.Before(h.last.Add(max(stepPatience, 3*t.rtt()))):
-			p.add(h.last.Add(max(stepPatience, 3*t.rtt())), true, nil)
+		case t.now.Before(h.last.Add(max(stepPatience, 3*t.o.MaxRTT()))):
+			p.add(h.last.Add(max(stepPatience, 3*t.o.MaxRTT())), true, nil)
 		}
 	}
 	return p.wake, p.busy, p.err
@@ -501,7 +490,7 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 // is broken.
 func (t *tracer) confirm(flow int) (wake time.Time, busy bool, err error) {
 	f := &t.flows
-	due := f.confirmed.Add(max(stepPatience, 3*t.rtt()))
+	due := f.confirmed.Add(max(stepPatience, 3*t.o.MaxRTT()))
 	if t.now.Before(due) {
 		return due, true, nil
 	}

@@ -44,6 +44,11 @@ type Options struct {
 	Flows int
 	// ControlPorts are ports of the host to try beside the usual ones.
 	ControlPorts []uint16
+	// Prove waits some 31 seconds for a proof that silent SYNs arrive, in IPv4.
+	Prove bool
+	// Waiting, where not nil, is told what the trace only waits for, and until
+	// when at most.
+	Waiting func(what string, until time.Time)
 }
 
 // Observe finds out what happens to a SYN from this machine to target and, where
@@ -55,6 +60,8 @@ func Observe(ctx context.Context, link rawprobe.Link, target netip.AddrPort, opt
 	if trace.MaxHops == 0 {
 		trace.MaxHops = DefaultMaxHops
 	}
+	// A probe with full TTL is the last step.
+	trace.MaxHops = min(trace.MaxHops, rawprobe.DefaultTTL-1)
 	if trace.Flows == 0 {
 		trace.Flows = defaultFlows
 	}
@@ -118,13 +125,14 @@ type tracer struct {
 	begun time.Time // when the trace began; zero while it has not
 	now   time.Time
 
-	sweeps   map[string]*sweep
-	path     Path
-	read     int // how many replies the path holds
-	controls bool
-	lastUDP  bool
-	flows    flows
-	who      who
+	sweeps map[string]*sweep
+
+	askedHost int // how often the host was asked other things
+	path      Path
+	read      int // of how many packets the path was read
+	flows     flows
+	who       who
+	proof     proof
 }
 
 // Step implements rawprobe.Plan.
@@ -153,15 +161,21 @@ func (t *tracer) Step(now time.Time) (time.Time, bool, error) {
 		return wake, true, err
 	}
 	t.direct.Brief = t.brief()
+	if !busy && done {
+		return t.prove()
+	}
 	if !busy {
 		// What the path has shown may end the wait.
-		if wake, done, err = t.direct.Step(now); done || err != nil {
+		if wake, done, err = t.direct.Step(now); err != nil {
 			return wake, true, err
+		}
+		if done {
+			return t.prove()
 		}
 		return wake, false, nil
 	}
 	if end := t.first.Add(longest); !now.Before(end) {
-		return wake, true, nil
+		return t.prove()
 	}
 	if done {
 		return next, false, nil

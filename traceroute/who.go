@@ -45,8 +45,8 @@ func (t *tracer) whoAnswered(a *rawprobe.Reply) (wake time.Time, busy bool, err 
 			return wake, false, nil
 		}
 		w.ttl++
-	case t.now.Before(w.sent.Add(max(stepPatience, 3*t.rtt()))):
-		return w.sent.Add(max(stepPatience, 3*t.rtt())), true, nil
+	case t.now.Before(w.sent.Add(max(stepPatience, 3*t.o.MaxRTT()))):
+		return w.sent.Add(max(stepPatience, 3*t.o.MaxRTT())), true, nil
 	case w.tries < stepTries:
 		return t.askWho()
 	case w.lowest > 0: // a silent hop below

@@ -107,10 +107,11 @@ func silences() []labCase {
 			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "unknown",
 			alternatives: []string{"network-firewall", "host-firewall", "not-accepting", "return-path"}, evidence: []string{"silent-subject", "echo-reply"}},
 		{name: "host on the link drops", net: netlab.Chain(0).WithRules("server", tcp80(netlab.Input, netlab.Drop)),
-			verdict: "drop", cause: "host-firewall", certainty: "ambiguous", where: "destination", hops: []string{"server"},
-			alternatives: []string{"not-accepting", "network-firewall"}},
+			verdict: "drop", cause: "host-firewall", certainty: "likely", where: "destination", hops: []string{"server"},
+			alternatives: []string{"not-accepting", "network-firewall"}, within: silent},
 		{name: "host on the link drops everything", net: netlab.Chain(0).WithRules("server",
-			netlab.Rule{Hook: netlab.Input, Proto: netlab.TCP, Action: netlab.Drop}, netlab.Rule{Hook: netlab.Input, Proto: netlab.ICMP, Action: netlab.Drop}),
+			netlab.Rule{Hook: netlab.Input, Proto: netlab.TCP, Action: netlab.Drop}, netlab.Rule{Hook: netlab.Input, Proto: netlab.ICMP, Action: netlab.Drop},
+			netlab.Rule{Hook: netlab.Input, Proto: netlab.UDP, Action: netlab.Drop}),
 			verdict: "drop", cause: "host-firewall", certainty: "ambiguous", where: "destination", alternatives: []string{"host-unreachable"}},
 		{name: "router drops", net: two.WithRules("r1", tcp80(netlab.Forward, netlab.Drop)),
 			verdict: "drop", cause: "network-firewall", certainty: "certain", where: "path", hops: []string{"r1", "r2"}, within: silent},
@@ -119,7 +120,8 @@ func silences() []labCase {
 		{name: "black hole route on a router", net: two.WithRoutes("r1", netlab.Route{To: "server", Type: netlab.Blackhole}),
 			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "path"},
 		{name: "accept queue full", net: netlab.Chain(0).WithListen("server", "tcp:81/full"), port: 81,
-			verdict: "drop", cause: "host-firewall", certainty: "ambiguous", where: "destination", alternatives: []string{"not-accepting"}},
+			verdict: "drop", cause: "not-accepting", certainty: "likely", where: "destination", hops: []string{"server"},
+			alternatives: []string{"host-firewall", "network-firewall"}, within: silent},
 	}
 }
 

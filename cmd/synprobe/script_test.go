@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"os"
 	"os/exec"
 	"strconv"
@@ -25,12 +26,27 @@ var binaryDir string
 type cleanly struct{ m *testing.M }
 
 func (c cleanly) Run() int {
+	moreAtOnce()
 	defer func() {
 		if binaryDir != "" {
 			os.RemoveAll(binaryDir)
 		}
 	}()
 	return c.m.Run()
+}
+
+// moreAtOnce lets more tests run at once than there are processors, unless the
+// command line has its own -parallel: most of them wait for a silence to be
+// over. More of them at once starve each other in the kernel, where the teardown
+// of a namespace holds up all route lookups (rtnl_lock), and break the bounds of
+// time that they hold the program to.
+func moreAtOnce() {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if !chosen {
+		_ = flag.Set("test.parallel", "5") // the flag is there, and a number
+	}
 }
 
 // TestScripts runs the whole program on command lines for which it must send

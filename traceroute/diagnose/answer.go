@@ -167,6 +167,10 @@ func synAck(v *view) *Diagnosis {
 		d.Certainty = Likely
 		d.Summary = fmt.Sprintf("Port %d is open, on a machine behind the one that answers echoes for this address.", v.port)
 		d.or(Proxy, somewhere(), "the SYN-ACK and the echo reply come from different distances")
+	case v.tooFast(r):
+		d.Certainty = Likely
+		d.because("too-fast", "the SYN-ACK took %s, the host's echo reply %s or more", ms(r.RTT), ms(v.echoes[0].RTT))
+		d.or(Proxy, somewhere(), "a device nearer than the host may answer in its name")
 	case at.c == noBaseline:
 		d.Certainty = Likely
 		d.or(Proxy, somewhere(), "nothing else of the host's was seen to compare the SYN-ACK with: a transparent proxy answers so too")
@@ -218,6 +222,12 @@ func reset(v *view) *Diagnosis {
 		d.Certainty = Likely
 		d.Summary = fmt.Sprintf("Port %d is closed, on a machine behind the one that answers echoes for this address, or the host's own firewall resets.", v.port)
 		d.or(NetworkFirewall, somewhere(), "the reset and the echo reply come from different distances")
+	case same:
+		if v.tooFast(r) {
+			d.Certainty = Likely
+			d.because("too-fast", "the reset took %s, the host's echo reply %s or more", ms(r.RTT), ms(v.echoes[0].RTT))
+			d.or(NetworkFirewall, somewhere(), "a device nearer than the host may answer in its name")
+		}
 	case noBaseline:
 		d.Certainty = Likely
 		d.or(NetworkFirewall, somewhere(), "nothing else of the host's was seen to compare the reset with: a firewall's reset in the host's name looks the same")

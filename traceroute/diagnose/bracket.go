@@ -97,7 +97,17 @@ func span(hops []Hop) string {
 
 // bracket: the subject's path ends, and a control's goes on.
 func bracket(v *view) *Diagnosis {
-	if !v.traced() || !v.patient() || v.onLink() {
+	if !v.patient() || len(v.subject) > 0 {
+		return nil
+	}
+	if v.onLink() && (len(v.controls) > 0 || v.arrived != nil) {
+		d := &Diagnosis{Verdict: Drop}
+		v.silence(d)
+		v.lastStep(d)
+		v.byChance(d, 0)
+		return d
+	}
+	if v.onLink() || !v.traced() {
 		return nil
 	}
 	last := v.path.Last(subjectName)
@@ -107,6 +117,8 @@ func bracket(v *view) *Diagnosis {
 	v.reached(d, last)
 	ttl, control, shared := v.next(last)
 	switch {
+	case v.arrived != nil:
+		v.lastStep(d)
 	case depth > 0 && last >= depth:
 		v.behindAddress(d, last)
 	case ttl == 0 && !v.alive():
@@ -120,14 +132,25 @@ func bracket(v *view) *Diagnosis {
 	default:
 		v.onTheWay(d, last, ttl, control, shared)
 	}
-	if p := v.chance(last); p > rareChance {
-		d.because("loss", "packets get lost on the way; by chance alone this would be seen in %.1f %% of runs", 100*p)
+	v.byChance(d, last)
+	if v.o.Interrupted && len(d.Alternatives) == 0 {
 		d.Certainty = Ambiguous
-		if len(d.Alternatives) == 0 {
-			d.or(Unknown, Fault{Where: Nowhere}, "packets get lost on the way, and these may have been lost by chance")
-		}
+		d.or(Unknown, Fault{Where: Nowhere}, "the run was interrupted: answers may have been on their way")
 	}
 	return d
+}
+
+// byChance weakens what loss alone could have caused.
+func (v *view) byChance(d *Diagnosis, last int) {
+	p := v.chance(last)
+	if p <= rareChance {
+		return
+	}
+	d.because("loss", "packets get lost on the way; by chance alone this would be seen in %.1f %% of runs", 100*p)
+	d.Certainty = Ambiguous
+	if len(d.Alternatives) == 0 {
+		d.or(Unknown, Fault{Where: Nowhere}, "packets get lost on the way, and these may have been lost by chance")
+	}
 }
 
 // reached adds how far the subject came.
@@ -168,6 +191,11 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	d.because("control-passes", "%s passed hop %d", words(control), ttl)
 	v.aliveEvidence(d)
 	v.ask(d, hops)
+	if n := v.triesAt(last+1, ttl); n < silentTries {
+		d.Certainty = Likely
+		d.because("few-tries", "but no more than %s was sent to every hop there", plural(n, "SYN"))
+		d.or(HostFirewall, v.destination(), "the SYN may have got further, and a router's word of it been lost")
+	}
 	if !shared {
 		d.Certainty = Likely
 		d.because("other-way", "but it took another way than the SYN before that")
@@ -175,29 +203,59 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	}
 }
 
+// triesAt is how often the subject was sent to each of a range of TTLs, the
+// least of them.
+func (v *view) triesAt(from, to int) int {
+	least := v.path.Hops[from-1].Of(subjectName).Tries
+	for ttl := from + 1; ttl <= to; ttl++ {
+		least = min(least, v.path.Hops[ttl-1].Of(subjectName).Tries)
+	}
+	return least
+}
+
 // lastStep: every router answered for the subject, and the host does not.
 func (v *view) lastStep(d *Diagnosis) {
 	host := v.destination()
 	d.Cause, d.Fault, d.Certainty = HostFirewall, &host, Ambiguous
-	d.because("last-step", "every router on the way answered for the SYN")
+	switch {
+	case v.arrived != nil:
+		d.because("arrival", "the host reported after %s that a lone fragment of the SYN had arrived: SYNs to this port get to it", seconds(v.arrived.RTT))
+	case v.onLink():
+		d.because("last-step", "no router is on the way")
+	default:
+		d.because("last-step", "every router on the way answered for the SYN")
+	}
 	v.aliveEvidence(d)
 	other, ack := v.control(rawprobe.ControlSYN), v.control(rawprobe.ControlACK)
-	if other != nil && v.ownDistance(other) {
+	if other != nil && v.ownDistance(other) || v.arrived != nil {
 		d.Certainty = Likely
 	}
 	d.Summary = fmt.Sprintf("%s is up, and SYNs to port %d are lost at the last step: its own firewall drops them, as far as can be seen.", v.target, v.port)
+	if v.arrived != nil {
+		d.Summary = fmt.Sprintf("SYNs to port %d arrive at %s and are not answered: its own firewall drops them, as far as can be seen.", v.port, v.target)
+	}
 	d.Next = fmt.Sprintf("Look at the firewall of %s for rules about tcp/%d; then at filters directly in front of it.", v.target, v.port)
 	if other != nil && ack != nil && v.ownDistance(ack) {
 		d.Cause = NotAccepting
 		d.Summary = fmt.Sprintf("%s is up and takes no new connections on port %d: its program does not accept them, or a filter matches SYNs alone.", v.target, v.port)
 		d.Next = fmt.Sprintf("Look on %s at the accept queue of the program on port %d (ss -ltn), then at its firewall.", v.target, v.port)
-		d.or(HostFirewall, host, "the host's own firewall may match SYNs to this port alone")
+		d.or(HostFirewall, host, "a rule that matches SYNs alone looks the same")
 	} else {
-		d.or(NotAccepting, host, "a program with a full accept queue is silent too")
+		d.or(NotAccepting, host, "a full accept queue is silent too")
 	}
-	router := Fault{Where: Path, Hops: v.suspects(v.path.Depth-1, v.path.Depth-1)}
-	d.or(NetworkFirewall, router, "the last router may drop on its way out, or a filter directly in front of the host (security group, hypervisor, bridge) may")
-	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+	switch {
+	case v.arrived != nil:
+		// No device before the host drops what arrives.
+	case v.onLink():
+		d.or(NetworkFirewall, somewhere(), "a filter directly in front of the host looks the same (security group, hypervisor, bridge)")
+	default:
+		router := Fault{Where: Path, Hops: v.suspects(v.path.Depth-1, v.path.Depth-1)}
+		d.or(NetworkFirewall, router, "it may drop behind its TTL check; so may a filter directly in front of the host (security group, hypervisor, bridge)")
+	}
+	if v.arrived == nil && v.onLink() {
+		return
+	}
+	d.or(ReturnPath, somewhere(), "the answer to the SYN, and it alone, may be dropped on the way back")
 }
 
 // ownDistance reports whether an answer came from the host's own distance, as
@@ -220,10 +278,10 @@ func (v *view) silentRouters(d *Diagnosis, last int) {
 	d.Summary = fmt.Sprintf("%s is up, and SYNs to port %d are silently dropped %s, where the routers answer nobody.", v.target, v.port, span(hops))
 	v.aliveEvidence(d)
 	d.Next = fmt.Sprintf("Ask whoever runs the firewalls %s, or the host's, about rules for tcp/%d.", span(hops), v.port)
-	d.or(NetworkFirewall, Fault{Where: Path, Hops: v.suspects(last, v.path.Depth-1)}, "a firewall among the silent routers may drop the SYN")
-	d.or(HostFirewall, host, "the host's own firewall may drop it")
-	d.or(NotAccepting, host, "a program with a full accept queue is silent too")
-	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+	d.or(NetworkFirewall, Fault{Where: Path, Hops: v.suspects(last, v.path.Depth-1)}, "these routers answer nobody, so nothing shows where among them it stops")
+	d.or(HostFirewall, host, "the SYN may get past them")
+	d.or(NotAccepting, host, "a full accept queue is silent too")
+	d.or(ReturnPath, somewhere(), "the answer to the SYN, and it alone, may be dropped on the way back")
 }
 
 // unmeasured: the host is alive, and no stepped control shows where.
@@ -233,10 +291,10 @@ func (v *view) unmeasured(d *Diagnosis, last int) {
 	d.Summary = fmt.Sprintf("%s is up, and SYNs to port %d are silently dropped behind hop %d.", v.target, v.port, last)
 	v.aliveEvidence(d)
 	d.Next = fmt.Sprintf("Ask whoever runs the firewalls behind hop %d, or the host's, about rules for tcp/%d.", last, v.port)
-	d.or(NetworkFirewall, Fault{Where: Path, Hops: v.suspects(last, last+1)}, "a firewall on the way may drop the SYN")
-	d.or(HostFirewall, host, "the host's own firewall may drop it")
-	d.or(NotAccepting, host, "a program with a full accept queue is silent too")
-	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+	d.or(NetworkFirewall, Fault{Where: Path, Hops: v.suspects(last, last+1)}, "nothing answers from behind it but the host")
+	d.or(HostFirewall, host, "the SYN may get through to it")
+	d.or(NotAccepting, host, "a full accept queue is silent too")
+	d.or(ReturnPath, somewhere(), "the answer to the SYN, and it alone, may be dropped on the way back")
 }
 
 // blackHole: nothing at all passes some point.
@@ -250,10 +308,10 @@ func (v *view) blackHole(d *Diagnosis, last int) {
 	}
 	d.because("silent-controls", "neither ICMP echo nor any other probe got further")
 	v.ask(d, hops)
-	d.or(NetworkFirewall, Fault{Where: Path, Hops: hops}, "a firewall there may drop everything for this host")
-	d.or(HostFirewall, host, "the next hop may be the host itself, whose firewall drops everything")
-	d.or(HostUnreachable, host, "a host that died less than 10 s ago is silent until its router notices")
-	d.or(ReturnPath, somewhere(), "the answers may be dropped on their way back")
+	d.or(NetworkFirewall, Fault{Where: Path, Hops: hops}, "it may drop everything for this host")
+	d.or(HostFirewall, host, "the next hop may be the host itself, and answer nothing")
+	d.or(HostUnreachable, host, "it may have died less than 10 s ago, and its router not have noticed")
+	d.or(ReturnPath, somewhere(), "all answers from beyond may be dropped on their way back")
 }
 
 // behindAddress: the subject goes on behind the address that answers echoes: a
@@ -265,10 +323,10 @@ func (v *view) behindAddress(d *Diagnosis, last int) {
 	d.Summary = fmt.Sprintf("%s passes port %d on to another machine, and SYNs are silently dropped behind it.", v.target, v.port)
 	d.Next = fmt.Sprintf("Find out where %s forwards port %d to, and look there.", v.target, v.port)
 	d.because("behind-address", "the SYN went on behind hop %d, where %s answers echoes", v.path.Depth, v.target)
-	d.or(HostFirewall, host, "the firewall of the machine behind may drop the SYN")
-	d.or(NetworkFirewall, Fault{Where: Path, Hops: d.Fault.Hops}, "a firewall between the address and that machine may drop it")
+	d.or(HostFirewall, host, "that of the machine behind looks the same")
+	d.or(NetworkFirewall, Fault{Where: Path, Hops: d.Fault.Hops}, "one before that machine looks the same")
 	d.or(HostUnreachable, host, "that machine may be down")
-	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+	d.or(ReturnPath, somewhere(), "the answer to the SYN may be dropped on the way back")
 }
 
 // ask words whom to ask about suspects.
@@ -462,8 +520,9 @@ func loop(v *view) *Diagnosis {
 	if hops == nil || len(v.subject) > 0 {
 		return nil
 	}
-	d := &Diagnosis{Verdict: NetworkDown, Cause: RoutingLoop, Certainty: Certain, Fault: &Fault{Where: Path, Hops: hops}}
+	d := &Diagnosis{Verdict: NetworkDown, Cause: RoutingLoop, Fault: &Fault{Where: Path, Hops: hops}}
 	v.silence(d)
+	d.Certainty = Certain // by the routers' own words, however short the silence
 	d.because("loop", "the same routers answer again and again from TTL %d on", hops[0].TTL)
 	d.Summary = fmt.Sprintf("The packet goes round %s.", span(hops))
 	d.Next = fmt.Sprintf("Ask whoever runs the routers there about their routes to %s.", v.target)

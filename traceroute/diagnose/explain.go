@@ -106,6 +106,7 @@ type view struct {
 	echoErr []*rawprobe.Reply // ICMP errors for an echo
 
 	controls []*rawprobe.Reply // the host's answers to other controls of full TTL
+	arrived  *rawprobe.Reply   // the host's word that a fragment of the SYN arrived
 	path     traceroute.Path
 
 	tries    int              // subject SYNs of full TTL, taken by the kernel or not
@@ -118,6 +119,13 @@ type view struct {
 }
 
 func look(o *rawprobe.Observations) *view {
+	// A reply to a probe that is not in the record answers nothing of it.
+	stray := func(r rawprobe.Reply) bool { return r.Probe < 0 || r.Probe >= len(o.Sent) }
+	if slices.ContainsFunc(o.Replies, stray) {
+		rest := *o
+		rest.Replies = slices.DeleteFunc(slices.Clone(o.Replies), stray)
+		o = &rest
+	}
 	m := o.Machine
 	m.Interface.Name = printable(m.Interface.Name)
 	m.Down = slices.Clone(m.Down)
@@ -148,9 +156,6 @@ func look(o *rawprobe.Observations) *view {
 	seen := make(map[int]bool)
 	for i := range o.Replies {
 		r := &o.Replies[i]
-		if r.Probe < 0 || r.Probe >= len(o.Sent) {
-			continue // a record from elsewhere: it answers nothing of this run's
-		}
 		s := &o.Sent[r.Probe]
 		switch {
 		case s.Stepped() && r.Meaning() == rawprobe.SaysExpired:
@@ -163,6 +168,11 @@ func look(o *rawprobe.Observations) *view {
 			if !s.Stepped() && !seen[r.Probe] {
 				seen[r.Probe] = true
 				v.answered++
+			}
+		case s.Kind == rawprobe.Fragment:
+			// Only the end of a path puts fragments together.
+			if r.Kind == rawprobe.ICMPError && v.byHost(r.From) && r.Type == 11 && r.Code == 1 {
+				v.arrived = r
 			}
 		case s.Kind == rawprobe.OtherFlow:
 			v.others = append(v.others, r)

@@ -27,6 +27,10 @@ const (
 	// answered is an echo's reply; alive those of three.
 	answered = "echo 0s\n +0.4ms echo-reply\n"
 	alive    = answered + "echo 0.6s\n +0.4ms echo-reply\n echo 1.2s\n +0.4ms echo-reply\n"
+	// echoPath is a path on which gw and r2 let echoes pass, and host, at hop 3,
+	// answers them.
+	echoPath = "echo 1.3s ttl=1\n +0.2ms icmp expired for echo from=gw\n" +
+		"echo 1.3s ttl=2\n +0.3ms icmp expired for echo from=r2\n echo 1.3s ttl=3\n +0.4ms echo-reply\n"
 	// deadHop is a next hop that was asked long enough.
 	deadHop = "ask 0s 0.4s 0.8s 1.2s\n end 1.7s\n"
 )
@@ -487,6 +491,16 @@ var cases = []explained{
 			at path
 			or listening@destination
 			why syn-ack same-distance bare-syn-ack echo-reply`,
+	}, {
+		name: "a SYN-ACK with options and a window of 0 is the host's",
+		see:  answered + "syn 0s\n +0.3ms syn-ack window=0",
+		want: `syn-ack: open listening certain
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "a SYN-ACK with a window and without options is the host's",
+		see:  answered + "syn 0s\n +0.3ms syn-ack options=0",
+		want: `syn-ack: open listening certain
+			why syn-ack same-distance echo-reply`,
 	}, {
 		name: "redirected to this machine",
 		see:  answered + "syn 0s to=me:15001\n +0.1ms syn-ack from=me on=lo ttl=64",
@@ -1017,6 +1031,77 @@ var cases = []explained{
 			at destination 1:host
 			or not-accepting@destination network-firewall@path
 			why silent-subject echo-refused`,
+	},
+
+	// Silence with the TTL stepped: where it begins.
+	{
+		// Field note 1: gw may drop after its TTL check, r2 on the way in.
+		name: "a firewall between the first two routers",
+		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
+			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3",
+		want: `bracket: drop network-firewall certain
+			at path 1:gw 2:r2
+			why silent-subject subject-path control-passes host-alive echo-reply`,
+	}, {
+		name: "a firewall between the first two routers, as far as an interrupted run shows",
+		see:  silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n syn 1.3s ttl=3\n interrupted",
+		want: `bracket: drop network-firewall ambiguous
+			at path 1:gw 2:r2
+			or host-firewall@destination
+			why silent-subject subject-path control-passes host-alive few-tries echo-reply`,
+	}, {
+		// Field note 36: five faults give these packets.
+		name: "lost at the last step",
+		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
+			"syn 1.3s ttl=2\n +0.3ms icmp expired from=r2\n syn 1.3s ttl=3",
+		want: `bracket: drop host-firewall ambiguous
+			at destination 3:host
+			or not-accepting@destination network-firewall@path return-path@path
+			why silent-subject subject-path last-step host-alive echo-reply`,
+	}, {
+		name: "stepped, but the wait was too short", misses: "bracket",
+		see: "syn 0s 1.2s\n" + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n syn 1.3s ttl=3",
+		want: `silent-subject: drop unknown ambiguous
+			at unknown
+			or network-firewall@path host-firewall@destination
+			why silent-subject echo-reply`,
+	}, {
+		name: "some source ports get through, each time",
+		see: silence + alive + "flow 1.3s port=41000\n +0.3ms syn-ack\n" +
+			"flow 1.9s port=41000\n +0.3ms syn-ack\n flow 2.5s port=41000\n +0.3ms syn-ack",
+		want: `other-flows: partial flow-dependent certain
+			at path
+			why silent-subject other-flows echo-reply`,
+	}, {
+		name: "another source port got through once",
+		see:  silence + alive + "flow 1.3s port=41000\n +0.3ms syn-ack",
+		want: `other-flows: partial flow-dependent likely
+			at path
+			or unknown@unknown
+			why silent-subject other-flows echo-reply`,
+	}, {
+		name: "no other source port gets through", misses: "other-flows",
+		see: silence + alive + "flow 1.3s port=41000\n flow 1.3s port=41001",
+		want: `silent-subject: drop unknown ambiguous
+			at unknown
+			or network-firewall@path host-firewall@destination not-accepting@destination return-path@path
+			why silent-subject echo-reply`,
+	}, {
+		name: "the path goes round",
+		see: quiet + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n +0.2ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=3\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=4\n +0.2ms icmp expired from=r2",
+		want: `loop: network-down routing-loop certain
+			at path 1:gw 2:r2
+			why silent-subject loop`,
+	}, {
+		// Field note 10: a router that forwards TTL 0 answers twice.
+		name: "adjacent repeats are no loop", misses: "loop",
+		see: quiet + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n +0.2ms icmp expired from=gw\n" +
+			"syn 1.3s ttl=3\n +0.2ms icmp expired from=r2\n syn 1.3s ttl=4",
+		want: `bracket: drop unknown ambiguous
+			at path 3:r2 4:-
+			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
+			why silent-subject subject-path silent-controls`,
 	},
 
 	// Plain silence: field note 36 forbids to be certain of anything.

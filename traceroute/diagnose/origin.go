@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"time"
 
 	"synprobe/rawprobe"
 	"synprobe/traceroute"
@@ -60,6 +61,22 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 	}
 	return o
 }
+
+// tooFast reports whether an answer came much faster than any echo reply of the
+// host: a device before it may have answered from what looks like its distance.
+func (v *view) tooFast(r *rawprobe.Reply) bool {
+	if len(v.echoes) == 0 || r.RTT == 0 {
+		return false
+	}
+	least := v.echoes[0].RTT
+	for _, e := range v.echoes {
+		least = min(least, e.RTT)
+	}
+	return r.RTT < least/2 && least-r.RTT > fasterBy
+}
+
+// fasterBy is more than a host takes longer for an echo than for a segment.
+const fasterBy = 10 * time.Millisecond
 
 // provoked is the least TTL at which a subject SYN drew an answer in the
 // host's name, 0 where that was not searched.

@@ -31,9 +31,9 @@ import (
 //	end 0.9s
 //
 //	ask 0s 0.4s 0.8s            our own ARP requests; with "answered" at the end, the last was
-//	syn 0s 0.6s 1.2s            subject SYNs; also: refused=not-permitted, unseen, to=other:8080, from=nat:999
+//	syn 0s 0.6s 1.2s            subject SYNs; also: refused=not-permitted, unseen, to=other:8080, from=nat:999, ttl=2
 //	echo 0s                     likewise
-//	flow 0s                     likewise: the SYN from another source port
+//	flow 0s                     likewise: the SYN from another source port; port=41000 names it
 //
 //	+0.3ms syn-ack              an answer to the last SYN (or flow): syn-ack, reset, ack, icmp 3/13, icmp refused
 //	+0.4ms echo-reply           an answer to the last echo
@@ -41,7 +41,7 @@ import (
 //
 // An answer comes from host, by way of eth0, with a TTL that is left after two
 // routers (none on the link), and is delivered. Otherwise: from=gw, ttl=63,
-// on=eth1, on=lo, swallowed, bare (window 0, no options), quotes=other:80.
+// on=eth1, on=lo, swallowed, bare (window=0 and options=0), quotes=other:80.
 //
 // The words refused, host-unreachable, net-unreachable, expired and too-big
 // stand for an ICMP error of either family, a pair of numbers for one of its own.
@@ -243,7 +243,7 @@ var probeKinds = map[string]rawprobe.ProbeKind{
 }
 
 func (f family) sent(o *rawprobe.Observations, kind string, words []string) {
-	s := rawprobe.Sent{Kind: probeKinds[kind], TTL: 64, Seq: 1000}
+	s := rawprobe.Sent{Kind: probeKinds[kind], TTL: rawprobe.DefaultTTL, Seq: 1000}
 	s.Flow.Src, s.Flow.Dst = netip.AddrPortFrom(o.Machine.Route.Source, 40000), o.Target
 	switch s.Kind {
 	case rawprobe.Echo:
@@ -261,6 +261,11 @@ func (f family) sent(o *rawprobe.Observations, kind string, words []string) {
 			s.Refused, seen = rawprobe.Refusal(value), false
 		case "unseen":
 			seen = false
+		case "ttl":
+			s.TTL = number(value)
+		case "port":
+			s.Flow.Src = netip.AddrPortFrom(s.Flow.Src.Addr(), uint16(number(value)))
+			out.Src = s.Flow.Src
 		case "to":
 			out.Dst = f.end(value)
 		case "from":
@@ -313,6 +318,10 @@ func (f family) reply(o *rawprobe.Observations, after string, words []string) {
 			r.Delivered = false
 		case "bare":
 			r.Window, r.Options = 0, 0
+		case "window":
+			r.Window = number(value)
+		case "options":
+			r.Options = number(value)
 		case "from":
 			r.From = f.addr(value)
 		case "ttl":

@@ -46,6 +46,7 @@ type Interface struct {
 type Env struct {
 	Stdout, Stderr io.Writer
 	Terminal       bool // Stdout is a terminal
+	ErrTerminal    bool // Stderr is one
 	Getenv         func(name string) string
 	// Executable is the absolute path of this binary, with no link in it.
 	Executable func() (string, error)
@@ -196,7 +197,7 @@ func (r *run) complain(f *failure) {
 	}
 	var b bytes.Buffer
 	f.print(&b)
-	if f.kind == report.NotPermitted {
+	if f.kind == report.NotPermitted && f.hint == "" {
 		// What helps is the same for every target.
 		if !r.refused {
 			r.privilegeHints(&b)

@@ -22,6 +22,7 @@ import (
 
 	"synprobe/cmd/synprobe/internal/report"
 	"synprobe/rawprobe"
+	"synprobe/traceroute"
 	"synprobe/traceroute/diagnose"
 )
 
@@ -152,8 +153,12 @@ func TestArguments(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	w := newWorld()
-	code := w.run("-i", "eth0", "-s", "192.0.2.100", "--source-port=4000", "-t", "1.5s", "--tries", "7", "one", "80")
-	want := Options{Interface: "eth0", Source: netip.MustParseAddr("192.0.2.100"), SourcePort: 4000, Tries: 7, Timeout: 1500 * time.Millisecond}
+	code := w.run("-i", "eth0", "-s", "192.0.2.100", "--source-port=4000", "-t", "1.5s", "--tries", "7",
+		"--trace=always", "--max-hops=9", "--flows=4", "--control-port=25", "--control-port", "8443", "one", "80")
+	want := Options{
+		Interface: "eth0", Source: netip.MustParseAddr("192.0.2.100"), SourcePort: 4000, Tries: 7, Timeout: 1500 * time.Millisecond,
+		Trace: traceroute.Options{Mode: traceroute.Always, MaxHops: 9, Flows: 4, ControlPorts: []uint16{25, 8443}},
+	}
 	if code != 0 || len(w.opts) != 1 || !reflect.DeepEqual(w.opts[0], want) {
 		t.Errorf("exit %d, options %+v, want %+v", code, w.opts, want)
 	}

@@ -114,6 +114,12 @@ func asFailure(err error) *failure {
 		return &failure{kind: report.Interrupted, what: "interrupted", why: "there was no verdict yet"}
 	case errors.Is(err, rawprobe.ErrNoInterface), errors.Is(err, rawprobe.ErrNotOurs):
 		return &failure{kind: report.UsageError, what: err.Error()}
+	case errors.Is(err, rawprobe.ErrBroadcast):
+		return &failure{kind: report.UsageError, what: err.Error(), hint: "give the address of one host"}
+	case errors.Is(err, rawprobe.ErrLoopback), errors.Is(err, rawprobe.ErrNotLoopback):
+		return &failure{kind: report.UsageError, what: err.Error(), hint: "leave it out to let the route decide"}
+	case errors.Is(err, rawprobe.ErrPortReserved):
+		return &failure{kind: report.NotPermitted, what: err.Error(), hint: "choose a higher --source-port, or leave it out; or run it with sudo"}
 	case errors.Is(err, rawprobe.ErrPortInUse):
 		return &failure{kind: report.IOError, what: err.Error(), hint: "choose another --source-port, or leave it out"}
 	case errors.Is(err, errors.ErrUnsupported):

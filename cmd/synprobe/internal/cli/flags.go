@@ -56,6 +56,9 @@ Where it stops:
       --max-hops N         step no further than N hops, 1 to 64 (default: 30)
       --flows N            source ports to try beside a silent one, 1 to 16
                            (default: 2)
+      --prove              where SYNs are silent, wait some 31s for a proof that
+                           they arrive (IPv4); Ctrl-C ends the wait with the
+                           result so far
       --control-port PORT  a port of the host that should answer, to compare
                            with; may be given several times
 
@@ -124,6 +127,13 @@ func family(a netip.Addr) string {
 	return "IPv6"
 }
 
+func otherFamily(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
 const seeHelp = "synprobe --help lists the flags"
 
 // parseFlags reads the command line as far as that needs nothing of the
@@ -144,6 +154,7 @@ func parseFlags(args []string) (*flags, error) {
 	set.StringVar(&trace, "trace", string(traceroute.Auto), "")
 	set.StringVar(&maxHops, "max-hops", "", "")
 	set.StringVar(&flows, "flows", "", "")
+	set.BoolVar(&f.opt.Trace.Prove, "prove", false, "")
 	set.StringArrayVar(&controlPorts, "control-port", nil, "")
 	set.BoolVarP(&f.noNames, "no-names", "n", false, "")
 	set.BoolVarP(&f.verbose, "verbose", "v", false, "")
@@ -164,30 +175,30 @@ func parseFlags(args []string) (*flags, error) {
 	case f.v4 && f.v6:
 		return f, misuse("-4 and -6", "they exclude each other", "leave both out to take what the name has")
 	case f.quiet && f.verbose:
-		return f, misuse("-q and -v", "they exclude each other", "")
+		return f, misuse("-q and -v", "they exclude each other", "leave out the one that is not meant")
 	}
 	switch f.color {
 	case "auto", "always", "never":
 	default:
-		return f, misuse("--color "+report.Escape(f.color), "not one of auto, always and never", "")
+		return f, misuse("--color "+report.Escape(f.color), "not one of auto, always and never", "as in --color=never")
 	}
 	if set.Changed("interface") && f.opt.Interface == "" {
-		return f, misuse(`--interface ""`, "empty", "")
+		return f, misuse(`--interface ""`, "empty", "leave it out to let the route decide")
 	}
 	if set.Changed("source") {
 		a, err := netip.ParseAddr(source)
 		if err != nil {
-			return f, misuse("--source "+report.Escape(source), "not an IP address", "")
+			return f, misuse("--source "+report.Escape(source), "not an IP address", "give an address of this machine, or -i with the name of an interface")
 		}
 		f.opt.Source = a.Unmap()
 		if f.v4 && f.opt.Source.Is6() || f.v6 && f.opt.Source.Is4() {
-			return f, misuse("--source "+report.Escape(source), "an "+family(f.opt.Source)+" address, with "+f.familyFlag(), "")
+			return f, misuse("--source "+report.Escape(source), "an "+family(f.opt.Source)+" address, with "+f.familyFlag(), "leave out one of the two")
 		}
 	}
 	if set.Changed("source-port") {
 		n, err := strconv.ParseUint(sourcePort, 10, 16)
 		if err != nil || n == 0 {
-			return f, misuse("--source-port "+report.Escape(sourcePort), "not a number from 1 to 65535", "")
+			return f, misuse("--source-port "+report.Escape(sourcePort), "not a number from 1 to 65535", "leave it out to take a free one")
 		}
 		f.opt.SourcePort = uint16(n)
 	}
@@ -206,7 +217,7 @@ func parseFlags(args []string) (*flags, error) {
 		n, err := strconv.Atoi(tries)
 		// More than that at one port is an attack, or a typing error.
 		if err != nil || n < 1 || n > 100 {
-			return f, misuse("--tries "+report.Escape(tries), "not a number from 1 to 100", "")
+			return f, misuse("--tries "+report.Escape(tries), "not a number from 1 to 100", "leave it out to send as many as the proof needs")
 		}
 		f.opt.Tries = n
 	}
@@ -219,13 +230,16 @@ func (f *flags) traceFlags(set *pflag.FlagSet, trace, maxHops, flows string, con
 	switch f.opt.Trace.Mode {
 	case traceroute.Auto, traceroute.Always:
 	case traceroute.Never:
-		for _, name := range []string{"max-hops", "flows", "control-port"} {
+		for _, name := range []string{"max-hops", "flows", "control-port", "prove"} {
 			if set.Changed(name) {
 				return misuse("--trace never and --"+name, "they exclude each other", "")
 			}
 		}
 	default:
 		return misuse("--trace "+report.Escape(trace), "not one of auto, always and never", "")
+	}
+	if f.opt.Trace.Prove && f.v6 {
+		return misuse("--prove and -6", "the proof works in IPv4 alone", "")
 	}
 	if set.Changed("max-hops") {
 		n, err := strconv.Atoi(maxHops)

@@ -20,7 +20,9 @@ func live() Env {
 		Stdout:   os.Stdout,
 		Stderr:   os.Stderr,
 		Terminal: isTerminal(os.Stdout),
-		Getenv:   os.Getenv,
+
+		ErrTerminal: isTerminal(os.Stderr),
+		Getenv:      os.Getenv,
 		Executable: func() (string, error) {
 			path, err := os.Executable()
 			if err != nil {

@@ -88,7 +88,13 @@ func (r *run) probe(ctx context.Context, t *target) (o outcome) {
 	resolved := *t
 	resolved.addr = addr
 	o.target = &resolved
-	seen, err := r.env.Probe(ctx, netip.AddrPortFrom(addr, t.port), r.flags.opt)
+	opt := r.flags.opt
+	wait := countdown{env: &r.env}
+	if opt.Trace.Prove {
+		opt.Trace.Waiting = wait.start
+	}
+	seen, err := r.env.Probe(ctx, netip.AddrPortFrom(addr, t.port), opt)
+	wait.stop()
 	// A run that was stopped may say so twice: what it saw counts.
 	if seen == nil || err != nil && !seen.Interrupted {
 		if err == nil {

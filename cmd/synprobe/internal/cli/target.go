@@ -199,10 +199,10 @@ func (r *run) readHost(t *target, interfaces []Interface) *failure {
 	}
 	t.addr = a
 	if why := nobody(a); why != "" {
-		return misuse(shown, why, "")
+		return misuse(shown, why, "give the address of one host")
 	}
 	if !r.flags.wantsFamily(a) {
-		return misuse(shown, fmt.Sprintf("an %s address, with %s", family(a), r.flags.familyFlag()), "")
+		return misuse(shown, fmt.Sprintf("an %s address, with %s", family(a), r.flags.familyFlag()), "leave out "+r.flags.familyFlag()+", or give the host's "+otherFamily(a)+" address")
 	}
 	if !a.Is6() {
 		return nil
@@ -283,7 +283,7 @@ func checkName(host string) *failure {
 	case host == "":
 		return misuse(`host ""`, "empty", "give HOST PORT, or HOST:PORT")
 	case len(name) > 253: // RFC 1035, section 2.3.4: 255 bytes on the wire
-		return misuse("host "+shown, fmt.Sprintf("%d characters, where a name has at most 253", len(name)), "")
+		return misuse("host "+shown, fmt.Sprintf("%d characters, where a name has at most 253", len(name)), "give HOST PORT, or HOST:PORT")
 	case isPort(last):
 		// No top-level domain is a number (RFC 3696, section 2): this was to be
 		// an IPv4 address.
@@ -292,9 +292,9 @@ func checkName(host string) *failure {
 	for _, l := range labels {
 		switch {
 		case l == "":
-			return misuse("host "+shown, "an empty part between dots", "")
+			return misuse("host "+shown, "an empty part between dots", "as in db.example.com")
 		case len(l) > 63:
-			return misuse("host "+shown, fmt.Sprintf("a part of %d characters, where a name has at most 63", len(l)), "")
+			return misuse("host "+shown, fmt.Sprintf("a part of %d characters, where a name has at most 63", len(l)), "as in db.example.com")
 		}
 	}
 	for _, c := range name {
@@ -305,7 +305,7 @@ func checkName(host string) *failure {
 		case c > 0x7f:
 			return misuse("host "+shown, "not written in ASCII", "give the name's xn-- form (RFC 5890)")
 		default:
-			return misuse("host "+shown, fmt.Sprintf("%q can't be part of a name", c), "")
+			return misuse("host "+shown, fmt.Sprintf("%q can't be part of a name", c), "as in db.example.com")
 		}
 	}
 	if strings.HasPrefix(name, "-") {

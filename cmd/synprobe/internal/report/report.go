@@ -69,8 +69,8 @@ func (r *Result) Verdict() diagnose.Verdict { return r.diagnosis.Verdict }
 // Devices are the addresses that a reader may want the names of: every suspect
 // in the diagnosis but the target and this machine.
 func (r *Result) Devices() []netip.Addr {
-	if r.Interrupted() {
-		return nil
+	if f := r.diagnosis.Fault; r.Interrupted() || f != nil && f.Where == diagnose.Local {
+		return nil // or the trouble is this machine's own, which may reach no name server
 	}
 	var found []netip.Addr
 	add := func(f diagnose.Fault) {

@@ -1,0 +1,593 @@
+package rawprobe
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket/layers"
+
+	"synprobe/pcap"
+)
+
+// short is a run that sends one SYN and one echo and listens for a second.
+var short = Options{Tries: 1, Timeout: time.Second}
+
+// told writes what a run believed and what it did not, in one line: each reply
+// with the kind and try of the probe that it was booked under, a "?" where it
+// did not name that probe, then the counters that are not zero.
+func told(o *Observations) string {
+	var words []string
+	for i := range o.Replies {
+		a := &o.Replies[i]
+		s := &o.Sent[a.Probe]
+		w := fmt.Sprintf("%s(%s %d", a.Kind, s.Kind, s.Try)
+		if !a.Exact {
+			w += "?"
+		}
+		words = append(words, w+")")
+	}
+	for _, c := range []struct {
+		name string
+		n    int
+	}{
+		{"unprovoked", o.Ignored.Unprovoked}, {"malformed", o.Ignored.Malformed},
+		{"duplicates", o.Ignored.Duplicates}, {"advice", o.Ignored.Advice}, {"own-resets", o.OwnResets},
+	} {
+		if c.n > 0 {
+			words = append(words, fmt.Sprintf("%s=%d", c.name, c.n))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// Each answer to the SYN is believed or not, and counted.
+func TestMatchSYN(t *testing.T) {
+	seg := func(base func(probe) segment, edit func(p probe, g *segment)) func(network, probe) []answer {
+		return func(_ network, p probe) []answer {
+			return []answer{base(p).with(func(g *segment) { edit(p, g) }).after(20 * ms)}
+		}
+	}
+	as := func(base func(probe) segment) func(network, probe) []answer {
+		return seg(base, func(probe, *segment) {})
+	}
+	const synAck, reset, nothing = "syn-ack(subject 1)", "reset(subject 1)", ""
+	for _, c := range []struct {
+		name    string
+		answers func(n network, p probe) []answer
+		want    string
+	}{
+		{"syn-ack", as(probe.synAck), synAck},
+		{"reset", as(probe.reset), reset},
+		{"without options", seg(probe.synAck, func(_ probe, g *segment) { g.options = false }), synAck},
+		{"with payload flags", seg(probe.synAck, func(_ probe, g *segment) { g.flags = "SAP" }), synAck},
+		{"acks the ISN", seg(probe.synAck, func(p probe, g *segment) { g.ack = p.isn }), "unprovoked=1"},
+		{"acks the ISN+2", seg(probe.synAck, func(p probe, g *segment) { g.ack = p.isn + 2 }), "unprovoked=1"},
+		{"reset acks the ISN", seg(probe.reset, func(p probe, g *segment) { g.ack = p.isn }), "unprovoked=1"},
+		{"reset acks the ISN+2", seg(probe.reset, func(p probe, g *segment) { g.ack = p.isn + 2 }), "unprovoked=1"},
+		{"reset with our sequence", seg(probe.reset, func(p probe, g *segment) { g.flags, g.seq = "R", p.isn+1 }), nothing},
+		{"reset without ACK", seg(probe.reset, func(_ probe, g *segment) { g.flags = "R" }), "unprovoked=1"},
+		{"SYN without ACK", seg(probe.synAck, func(_ probe, g *segment) { g.flags = "S" }), nothing},
+		{"bare ACK", seg(probe.synAck, func(_ probe, g *segment) { g.flags = "A" }), "unprovoked=1"},
+		{"challenge ACK", seg(probe.synAck, func(_ probe, g *segment) { g.flags, g.ack = "A", g.ack-7 }), "challenge-ack(subject 1)"},
+		{"FIN", seg(probe.synAck, func(_ probe, g *segment) { g.flags = "F" }), "unprovoked=1"},
+		{"no flags", seg(probe.synAck, func(_ probe, g *segment) { g.flags = "" }), "unprovoked=1"},
+		{"from another port", seg(probe.synAck, func(_ probe, g *segment) { g.sport++ }), "unprovoked=1"},
+		{"to another port", seg(probe.synAck, func(_ probe, g *segment) { g.dport++ }), "unprovoked=1"},
+		{"ports swapped", seg(probe.synAck, func(_ probe, g *segment) { g.sport, g.dport = g.dport, g.sport }), "unprovoked=1"},
+		{"challenge from another port", seg(probe.synAck, func(_ probe, g *segment) { g.flags, g.ack, g.sport = "A", g.ack-7, g.sport+1 }), "unprovoked=1"},
+		{"from another address", func(n network, p probe) []answer {
+			return []answer{p.synAck().with(func(g *segment) { g.src = n.elsewhere }).after(20 * ms)}
+		}, "unprovoked=1"},
+		{"to another address", func(n network, p probe) []answer {
+			return []answer{p.synAck().with(func(g *segment) { g.dst = n.elsewhere }).after(20 * ms)}
+		}, "unprovoked=1"},
+		{"wrong checksum", func(_ network, p probe) []answer {
+			return []answer{p.synAck().after(20 * ms).eaten().edit(func(ev *Event) { ev.Data[len(ev.Data)-1] ^= 1 })}
+		}, "malformed=1"},
+		{"partial checksum", func(_ network, p probe) []answer {
+			return []answer{p.synAck().after(20 * ms).edit(func(ev *Event) {
+				ev.Data[len(ev.Data)-1] ^= 1
+				ev.ChecksumPartial = true
+			})}
+		}, synAck},
+		{"cut in the header", func(_ network, p probe) []answer {
+			return []answer{p.synAck().after(20 * ms).eaten().edit(func(ev *Event) { ev.Data = ev.Data[:30] })}
+		}, "malformed=1"},
+		{"no packet", func(_ network, p probe) []answer {
+			return []answer{p.synAck().after(20 * ms).eaten().edit(func(ev *Event) { ev.Data = []byte{0x45} })}
+		}, "malformed=1"},
+		{"of another host's", func(_ network, p probe) []answer {
+			return []answer{p.synAck().after(20 * ms).eaten().edit(func(ev *Event) { ev.Direction = pcap.OtherHost })}
+		}, nothing},
+		{"of no direction", func(_ network, p probe) []answer {
+			return []answer{p.synAck().after(20 * ms).eaten().edit(func(ev *Event) { ev.Direction = pcap.Unknown })}
+		}, nothing},
+		{"outgoing", func(_ network, p probe) []answer {
+			return []answer{p.synAck().after(20 * ms).eaten().edit(func(ev *Event) { ev.Direction = pcap.Outgoing })}
+		}, nothing},
+		{"twice within 2 ms", func(_ network, p probe) []answer {
+			return []answer{p.synAck().after(20 * ms), p.synAck().after(22 * ms).eaten()}
+		}, synAck + " duplicates=1"},
+		{"and a reset", func(_ network, p probe) []answer { // a device's and the host's
+			return []answer{p.synAck().after(20 * ms), p.reset().after(21 * ms)}
+		}, synAck + " " + reset},
+		{"from two distances", func(_ network, p probe) []answer {
+			return []answer{p.reset().after(20 * ms), p.reset().with(func(g *segment) { g.ttl = 50 }).after(21 * ms)}
+		}, reset + " " + reset},
+		{"own SYN on loopback", func(_ network, p probe) []answer {
+			return []answer{packetAnswer(p.raw, p.src, true, false).after(20 * ms).looped()}
+		}, nothing},
+		{"own reset on loopback", func(_ network, p probe) []answer {
+			return []answer{
+				p.synAck().after(20 * ms).looped(), p.ownReset().after(21 * ms),
+				p.ownReset().after(21 * ms).edit(func(ev *Event) { ev.Direction = pcap.Incoming }).looped(),
+			}
+		}, synAck + " own-resets=1"},
+		{"another's reset leaves", func(_ network, p probe) []answer {
+			return []answer{p.ownReset().after(21 * ms).edit(func(ev *Event) {
+				binary.BigEndian.PutUint16(ev.Data[len(ev.Data)-20:], p.sport+1)
+			})}
+		}, nothing},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, n network) {
+				_, o := play(t, n, short, func(s *script) {
+					s.syn = func(p probe) []answer { return c.answers(n, p) }
+					// Late enough for all of the table's answers to be in.
+					s.echo = answers(40*ms, probe.echoReply)
+				})
+				got := strings.TrimSpace(strings.Replace(told(o), "echo-reply(icmp-echo 1)", "", 1))
+				if got = strings.Join(strings.Fields(got), " "); got != c.want {
+					t.Errorf("got %q, want %q", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// The same packet a moment later than a copy could come is another answer.
+func TestDuplicateWindow(t *testing.T) {
+	for gap, want := range map[time.Duration]string{
+		2 * ms: "syn-ack(subject 1) duplicates=1", 2*ms + 1: "syn-ack(subject 1) syn-ack(subject 1)",
+	} {
+		_, o := play(t, net4, short, func(s *script) {
+			s.syn = func(p probe) []answer {
+				return []answer{p.synAck().after(20 * ms), p.synAck().after(20*ms + gap).eaten()}
+			}
+		})
+		if got := told(o); got != want {
+			t.Errorf("%v apart: got %q, want %q", gap, got, want)
+		}
+	}
+}
+
+// The numbers of a run are known before it sends: an answer then is forged.
+func TestAnswerBeforeProbe(t *testing.T) {
+	eachFamily(t, func(t *testing.T, n network) {
+		_, o := play(t, n, short, func(s *script) {
+			s.machine.Route.ByPort = true // the subject waits for the next hop
+			s.ask = func(int) []answer {
+				p := probe{
+					net: n, src: n.us, dst: n.host, sport: heldSrc, dport: port, isn: s.interest.ISN,
+					echoID: s.interest.EchoID, data: binary.BigEndian.AppendUint32(nil, s.interest.EchoCookie),
+				}
+				p.raw = p.synAck().with(func(g *segment) {
+					g.src, g.dst, g.sport, g.dport, g.seq, g.flags = g.dst, g.src, g.dport, g.sport, p.isn, "S"
+				}).packet()
+				return []answer{
+					p.synAck().after(1 * ms), p.reset().after(2 * ms), p.echoReply().after(3 * ms),
+					p.icmp(n.router, n.unreachable, n.admin).after(4 * ms), neighbourAnswer(n).after(50 * ms),
+				}
+			}
+		})
+		if got := told(o); got != "unprovoked=4" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// An ICMP error is believed where it quotes what identifies our packet.
+func TestMatchQuote(t *testing.T) {
+	const yes, no = "icmp-error(subject 1)", "unprovoked=1"
+	for _, c := range []struct {
+		name string
+		edit func(n network, e icmpError) icmpError
+		want string
+	}{
+		{"whole", func(_ network, e icmpError) icmpError { return e }, yes},
+		{"8 bytes", func(_ network, e icmpError) icmpError { return e.cut(8) }, yes},
+		{"7 bytes", func(_ network, e icmpError) icmpError { return e.cut(7) }, no},
+		{"no transport", func(_ network, e icmpError) icmpError { return e.cut(0) }, no},
+		{"cut header", func(_ network, e icmpError) icmpError { return e.cut(-1) }, "malformed=1"},
+		{"wrong sequence", func(_ network, e icmpError) icmpError {
+			return e.quoted(func(q []byte) { q[e.header()+7]++ })
+		}, no},
+		{"source port translated", func(_ network, e icmpError) icmpError {
+			return e.quoted(func(q []byte) { q[e.header()]++ })
+		}, yes},
+		{"source translated", func(n network, e icmpError) icmpError {
+			return e.quoted(func(q []byte) { copy(q[e.header()-2*len(n.us.AsSlice()):], n.translated.AsSlice()) })
+		}, yes},
+		{"destination translated", func(n network, e icmpError) icmpError {
+			return e.quoted(func(q []byte) { copy(q[e.header()-len(n.us.AsSlice()):], n.translated.AsSlice()) })
+		}, yes},
+		{"destination and source port translated", func(n network, e icmpError) icmpError {
+			return e.quoted(func(q []byte) {
+				copy(q[e.header()-len(n.us.AsSlice()):], n.translated.AsSlice())
+				q[e.header()]++
+			})
+		}, no},
+		{"both ports another's", func(_ network, e icmpError) icmpError {
+			return e.quoted(func(q []byte) { q[e.header()]++; q[e.header()+2]++ })
+		}, no},
+		{"another protocol", func(n network, e icmpError) icmpError {
+			return e.quoted(func(q []byte) {
+				if n.us.Is4() {
+					q[9] = 17
+				} else {
+					q[6] = 17
+				}
+			})
+		}, no},
+		{"another family", func(_ network, e icmpError) icmpError {
+			return e.quoted(func(q []byte) { q[0] = q[0]&15 | (10-q[0]>>4)<<4 })
+		}, "malformed=1"},
+		{"a later fragment", func(n network, e icmpError) icmpError {
+			return e.quoted(func(q []byte) {
+				if n.us.Is4() {
+					q[6], q[7] = 0, 9
+				} else { // has no such field; take the sequence away
+					q[e.header()+4]++
+				}
+			})
+		}, no},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, n network) {
+				_, o := play(t, n, short, func(s *script) {
+					s.syn = func(p probe) []answer {
+						return []answer{c.edit(n, p.icmp(n.router, n.unreachable, n.admin)).after(20 * ms)}
+					}
+				})
+				if got := told(o); got != c.want {
+					t.Fatalf("got %q, want %q", got, c.want)
+				}
+				if len(o.Replies) == 0 {
+					return
+				}
+				a, want := o.Replies[0], o.Target
+				if c.name == "destination translated" {
+					want = netip.AddrPortFrom(n.translated, port)
+				}
+				if a.From != n.router || a.Type != int(n.unreachable) || a.Code != int(n.admin) || a.QuotedDst != want || a.QuotedTTL != 1 || !a.Delivered {
+					t.Errorf("got %+v, quoted destination %v wanted", a, want)
+				}
+			})
+		})
+	}
+}
+
+// Several tries are told apart by what each of them carried.
+func TestWhichTry(t *testing.T) {
+	icmpOf := func(edit func(q []byte)) func(n network, p probe) answer {
+		return func(n network, p probe) answer {
+			return p.icmp(n.router, n.unreachable, n.admin).quoted(edit).after(1300 * ms)
+		}
+	}
+	for _, c := range []struct {
+		name         string
+		late         func(n network, p probe) answer
+		want4, want6 string
+	}{
+		{"TSecr", func(_ network, p probe) answer { return p.synAck().after(1300 * ms) }, "syn-ack(subject 1)", "syn-ack(subject 1)"},
+		{"unknown TSecr", func(_ network, p probe) answer {
+			return p.synAck().with(func(g *segment) { g.tsecr = 1 }).after(1300 * ms)
+		}, "syn-ack(subject 3?)", "syn-ack(subject 3?)"},
+		{"reset", func(_ network, p probe) answer { return p.reset().after(1300 * ms) }, "reset(subject 3?)", "reset(subject 3?)"},
+		{"quote", icmpOf(func([]byte) {}), "icmp-error(subject 1)", "icmp-error(subject 1)"},
+		{"quote of 8 bytes", func(n network, p probe) answer {
+			return p.icmp(n.router, n.unreachable, n.admin).cut(8).after(1300 * ms)
+		}, "icmp-error(subject 1)", "icmp-error(subject 3?)"}, // IPv6 has no ID
+		{"swapped ID, 8 bytes", func(n network, p probe) answer {
+			return p.icmp(n.router, n.unreachable, n.admin).quoted(func(q []byte) { q[4], q[5] = q[5], q[4] }).cut(8).after(1300 * ms)
+		}, "icmp-error(subject 1)", ""},
+		{"zeroed ID", icmpOf(func(q []byte) { q[4], q[5] = 0, 0 }), "icmp-error(subject 1)", ""},
+		{"zeroed ID, 8 bytes", func(n network, p probe) answer {
+			return p.icmp(n.router, n.unreachable, n.admin).quoted(func(q []byte) { q[4], q[5] = 0, 0 }).cut(8).after(1300 * ms)
+		}, "icmp-error(subject 3?)", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, n network) {
+				want := map[bool]string{true: c.want4, false: c.want6}[n.us.Is4()]
+				if want == "" {
+					return // IPv4 alone has that field
+				}
+				_, o := play(t, n, Options{}, func(s *script) {
+					s.syn = func(p probe) []answer {
+						if p.n != 1 {
+							return nil
+						}
+						return []answer{c.late(n, p)}
+					}
+				})
+				if got := told(o); got != want {
+					t.Fatalf("got %q, want %q", got, want)
+				}
+				rtt := 100 * ms
+				switch r := o.Replies[0]; {
+				case r.Exact && r.Kind == SynAck:
+					// It may be the host's second, with the first one lost.
+					rtt = 0
+				case r.Exact:
+					rtt = 1300 * ms
+				}
+				if o.Replies[0].RTT != rtt {
+					t.Errorf("the round trip was %v, want %v", o.Replies[0].RTT, rtt)
+				}
+			})
+		})
+	}
+}
+
+// Echo replies have to come from the target with our identifier, sequence and
+// cookie.
+func TestMatchEcho(t *testing.T) {
+	const yes, no = "echo-reply(icmp-echo 1)", "unprovoked=1"
+	edit := func(f func(n network, e *echoReply)) func(network, probe) answer {
+		return func(n network, p probe) answer {
+			return p.echoReply().with(func(e *echoReply) { f(n, e) }).after(20 * ms)
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		answer func(network, probe) answer
+		want   string
+	}{
+		{"right", edit(func(network, *echoReply) {}), yes},
+		{"cookie alone left", edit(func(_ network, e *echoReply) { e.data = e.data[:4] }), yes},
+		{"identifier", edit(func(_ network, e *echoReply) { e.id++ }), no},
+		{"sequence", edit(func(_ network, e *echoReply) { e.seq++ }), no},
+		{"cookie", edit(func(_ network, e *echoReply) { e.data = append([]byte{^e.data[0]}, e.data[1:]...) }), no},
+		{"no data", edit(func(_ network, e *echoReply) { e.data = nil }), no},
+		{"sender", edit(func(n network, e *echoReply) { e.from = n.elsewhere }), no},
+		{"request", func(_ network, p probe) answer { return packetAnswer(p.raw, p.src, false, true).after(20 * ms) }, ""},
+		{"error", func(n network, p probe) answer { return p.icmp(n.router, n.unreachable, n.admin).after(20 * ms) }, "icmp-error(icmp-echo 1)"},
+		{"error, 8 bytes", func(n network, p probe) answer {
+			return p.icmp(n.router, n.unreachable, n.admin).cut(8).after(20 * ms)
+		}, "icmp-error(icmp-echo 1)"},
+		{"error, 7 bytes", func(n network, p probe) answer {
+			return p.icmp(n.router, n.unreachable, n.admin).cut(7).after(20 * ms)
+		}, no},
+		{"error, identifier", func(n network, p probe) answer {
+			e := p.icmp(n.router, n.unreachable, n.admin)
+			return e.quoted(func(q []byte) { q[e.header()+4]++ }).after(20 * ms)
+		}, no},
+		{"error, sequence", func(n network, p probe) answer {
+			e := p.icmp(n.router, n.unreachable, n.admin)
+			return e.quoted(func(q []byte) { q[e.header()+7]++ }).after(20 * ms)
+		}, no},
+		{"error, quotes a reply", func(n network, p probe) answer {
+			e := p.icmp(n.router, n.unreachable, n.admin)
+			return e.quoted(func(q []byte) { q[e.header()] = map[bool]byte{true: 0, false: 129}[n.us.Is4()] }).after(20 * ms)
+		}, no},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, n network) {
+				_, o := play(t, n, short, func(s *script) { s.echo = func(p probe) []answer { return []answer{c.answer(n, p)} } })
+				if got := told(o); got != c.want {
+					t.Errorf("got %q, want %q", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// ICMP that is no answer to a probe is counted as advice, or not at all.
+func TestAdvice(t *testing.T) {
+	for _, c := range []struct {
+		n         network
+		typ, code uint8
+		want      string
+	}{
+		{net4, 4, 0, "advice=1"}, {net4, 5, 1, "advice=1"}, {net4, 13, 0, ""},
+		{net4, 12, 0, "icmp-error(subject 1)"}, {net4, 3, 4, "icmp-error(subject 1)"},
+		{net6, 2, 0, "icmp-error(subject 1)"}, {net6, 4, 1, "icmp-error(subject 1)"}, {net6, 134, 0, ""},
+	} {
+		_, o := play(t, c.n, short, func(s *script) {
+			s.syn = func(p probe) []answer { return []answer{p.icmp(c.n.router, c.typ, c.code).after(20 * ms)} }
+		})
+		if got := told(o); got != c.want {
+			t.Errorf("%s %d/%d: got %q, want %q", c.n.name, c.typ, c.code, got, c.want)
+		}
+	}
+}
+
+// This machine's own translation: what leaves has other ends than what was
+// sent, and answers on the tap come to those.
+func TestLocalTranslation(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		edit  func(n network, ip, upper []byte)
+		flow  func(n network, f Flow) Flow
+		echo  bool // the echo's ends differ too
+		ident bool // and its identifier
+	}{
+		{"destination", func(n network, ip, upper []byte) { copy(ip[len(ip)-len(n.us.AsSlice()):], n.translated.AsSlice()) },
+			func(n network, f Flow) Flow { f.Dst = netip.AddrPortFrom(n.translated, f.Dst.Port()); return f }, true, false},
+		{"source", func(n network, ip, upper []byte) { copy(ip[len(ip)-2*len(n.us.AsSlice()):], n.translated.AsSlice()) },
+			func(n network, f Flow) Flow { f.Src = netip.AddrPortFrom(n.translated, f.Src.Port()); return f }, true, false},
+		{"source port, identifier", func(n network, ip, upper []byte) {
+			if len(upper) == 64 { // the echo
+				binary.BigEndian.PutUint16(upper[4:], 7777)
+				return
+			}
+			binary.BigEndian.PutUint16(upper, 7777)
+		}, func(_ network, f Flow) Flow { f.Src = netip.AddrPortFrom(f.Src.Addr(), 7777); return f }, false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, n network) {
+				_, o := play(t, n, short, func(s *script) {
+					header := map[bool]int{true: 20, false: 40}[n.us.Is4()]
+					s.leaves = func(raw []byte) { c.edit(n, raw[:header], raw[header:]) }
+					// The socket's copy has the translation undone.
+					s.syn = func(p probe) []answer {
+						a := p.synAck().after(20 * ms)
+						undone := p.synAck().with(func(g *segment) { g.dport = heldSrc }).answer()
+						a.events[1] = undone.events[1]
+						return []answer{a, p.icmp(n.router, n.unreachable, n.admin).after(30 * ms)}
+					}
+					s.echo = answers(25*ms, probe.echoReply)
+				})
+				if got := told(o); got != "syn-ack(subject 1) echo-reply(icmp-echo 1)" {
+					t.Fatalf("got %q", got)
+				}
+				want := c.flow(n, o.Sent[0].Flow)
+				if got, is := o.Sent[0].Translated(); got != want || !is {
+					t.Errorf("the SYN left as %v, %t; want %v", got, is, want)
+				}
+				if _, is := o.Sent[1].Translated(); is != c.echo {
+					t.Errorf("the echo is said to be translated: %t", is)
+				}
+				if id := o.Sent[1].Departed.EchoID; (id == 7777) != c.ident {
+					t.Errorf("the echo left with identifier %d", id)
+				}
+				if !o.Replies[0].Delivered || o.Replies[0].RTT != 20*ms {
+					t.Errorf("got %+v", o.Replies[0])
+				}
+			})
+		})
+	}
+	// Without translation nothing is said to be translated.
+	_, o := play(t, net4, short, func(s *script) { s.syn = answers(20*ms, probe.synAck) })
+	for i := range o.Sent {
+		if f, is := o.Sent[i].Translated(); is {
+			t.Errorf("%+v is said to be translated to %v", o.Sent[i].Flow, f)
+		}
+	}
+	// An answer may also come as if nothing had been translated: this
+	// machine's own firewall makes it before that.
+	_, o = play(t, net4, short, func(s *script) {
+		s.leaves = func(raw []byte) { copy(raw[16:], net4.translated.AsSlice()) }
+		s.syn = func(p probe) []answer {
+			return []answer{p.reset().with(func(g *segment) { g.src = net4.host }).after(1 * ms).looped()}
+		}
+	})
+	if told(o) != "reset(subject 1)" {
+		t.Errorf("an answer before translation: %q", told(o))
+	}
+	// A departure that no tap saw proves nothing and costs the round trip only.
+	_, o = play(t, net4, short, func(s *script) { s.deaf, s.syn = true, answers(20*ms, probe.synAck) })
+	if told(o) != "syn-ack(subject 1)" || o.Sent[0].Departed != nil || o.Replies[0].RTT != 0 {
+		t.Errorf("got %+v", o.Replies)
+	}
+}
+
+// Where interfaces are stacked a packet leaves more than once: the times of the
+// route's own interface count.
+func TestStackedInterfaces(t *testing.T) {
+	copyOn := func(p probe, ifi int, at time.Duration) answer {
+		return packetAnswer(p.raw, p.src, false, false).after(at).edit(func(ev *Event) { ev.Direction, ev.Interface = pcap.Outgoing, ifi })
+	}
+	for name, order := range map[string][]int{"above first": {ethIdx, 9}, "below first": {9, ethIdx}} {
+		_, o := play(t, net4, short, func(s *script) {
+			s.deaf = true
+			s.syn = func(p probe) []answer {
+				return []answer{copyOn(p, order[0], 1*ms), copyOn(p, order[1], 2*ms), p.synAck().after(20 * ms)}
+			}
+		})
+		want := o.Start.Add(map[int]time.Duration{ethIdx: 1 * ms, 9: 2 * ms}[order[0]])
+		if d := o.Sent[0].Departed; d == nil || d.Interface != ethIdx || !d.Time.Equal(want) {
+			t.Errorf("%s: departed %+v", name, d)
+		}
+	}
+}
+
+// A neighbour's answer counts where it is the next hop's, to us, and new.
+func TestMatchNeighbour(t *testing.T) {
+	arp := func(edit func(*arpReply)) answer {
+		r := arpReply{sender: net4.gateway, hw: gatewayHW, target: net4.us, targetHW: ourHW, op: layers.ARPReply}
+		edit(&r)
+		return r.answer()
+	}
+	nd := func(edit func(*advertisement)) answer {
+		a := advertisement{from: net6.gateway, to: net6.us, ttl: 255, flags: 0x60, target: net6.gateway, hw: gatewayHW}
+		edit(&a)
+		return a.answer()
+	}
+	for _, c := range []struct {
+		name   string
+		n      network
+		answer answer
+		want   bool
+	}{
+		{"arp", net4, arp(func(*arpReply) {}), true},
+		{"arp sender", net4, arp(func(r *arpReply) { r.sender = net4.elsewhere }), false},
+		{"arp target", net4, arp(func(r *arpReply) { r.target = net4.elsewhere }), false},
+		{"arp target hardware", net4, arp(func(r *arpReply) { r.targetHW[5]++ }), false},
+		{"arp request", net4, arp(func(r *arpReply) { r.op = layers.ARPRequest }), false},
+		{"gratuitous arp", net4, arp(func(r *arpReply) { r.target, r.targetHW = r.sender, r.hw }), false},
+		{"arp outgoing", net4, arp(func(*arpReply) {}).edit(func(ev *Event) { ev.Direction = pcap.Outgoing }), false},
+		{"arp of another host", net4, arp(func(*arpReply) {}).edit(func(ev *Event) { ev.Direction = pcap.OtherHost }), false},
+		{"arp cut", net4, arp(func(*arpReply) {}).edit(func(ev *Event) { ev.Data = ev.Data[:27] }), false},
+		{"nd", net6, nd(func(*advertisement) {}), true},
+		{"nd from its link-local address", net6, nd(func(a *advertisement) { a.from = netip.MustParseAddr("fe80::fe") }), true},
+		{"nd target", net6, nd(func(a *advertisement) { a.target = net6.elsewhere }), false},
+		{"nd hop limit", net6, nd(func(a *advertisement) { a.ttl = 254 }), false},
+		{"nd unsolicited", net6, nd(func(a *advertisement) { a.flags = 0x20 }), false},
+		{"nd solicitation", net6, nd(func(a *advertisement) { a.typ = 135 }), false},
+		{"nd without link-layer address", net6, nd(func(a *advertisement) { a.noOption = true }), false},
+		{"nd checksum", net6, nd(func(*advertisement) {}).edit(func(ev *Event) { ev.Data[len(ev.Data)-1]++ }), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, o := play(t, c.n, short, func(s *script) {
+				s.ask = func(k int) []answer {
+					if k > 1 {
+						return nil
+					}
+					return []answer{c.answer.after(10 * ms)}
+				}
+			})
+			a := o.Asks[0]
+			got := a.Answered.Equal(o.Start.Add(10*ms)) && a.Hardware == gatewayHW && s.counts["ask"] == 1
+			if got != c.want || !c.want && (!a.Answered.IsZero() || s.counts["ask"] != 3) {
+				t.Errorf("%d asked, recorded %+v; want it believed: %t", s.counts["ask"], o.Asks, c.want)
+			}
+		})
+	}
+	// Before anything was asked nothing is answered.
+	for _, n := range networks {
+		_, o := play(t, n, short, func(s *script) {
+			s.machine.Interface.Resolves = false
+			s.syn = func(probe) []answer { return []answer{neighbourAnswer(n).after(1 * ms)} }
+		})
+		if len(o.Asks) != 0 {
+			t.Errorf("%s: got %+v", n.name, o.Asks)
+		}
+	}
+}
+
+// A busy machine's sockets get the ICMP errors about all its traffic. They must
+// not crowd out the copy of our own answer, nor be kept.
+func TestStrangersDeliveries(t *testing.T) {
+	eachFamily(t, func(t *testing.T, n network) {
+		_, o := play(t, n, short, func(s *script) {
+			s.syn = func(p probe) []answer {
+				var all []answer
+				for i := range 200 {
+					e := p.icmp(n.router, n.unreachable, n.admin)
+					a := e.quoted(func(q []byte) { q[e.header()+4] ^= byte(i + 1) }).after(time.Duration(i) * time.Microsecond)
+					a.events = a.events[1:]
+					all = append(all, a)
+				}
+				return append(all, p.icmp(n.router, n.unreachable, n.admin).after(20*ms).early())
+			}
+		})
+		if told(o) != "icmp-error(subject 1)" || !o.Replies[0].Delivered {
+			t.Errorf("got %q, %+v", told(o), o.Replies)
+		}
+	})
+}
