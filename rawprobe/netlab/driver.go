@@ -27,8 +27,8 @@ type Driver interface {
 }
 
 // Drive returns a Lab of a network that runs elsewhere than on the kernel. Its
-// machines do what d can; what needs a real node, such as running a command,
-// ends the test.
+// machines do what d can. What needs a real node, such as running a command,
+// skips the test.
 func Drive(tb testing.TB, plan *Plan, d Driver) *Lab {
 	l := &Lab{Plan: plan, tb: tb, machines: make(map[string]*Machine), driver: d}
 	for i := range plan.Nodes {
@@ -37,8 +37,8 @@ func Drive(tb testing.TB, plan *Plan, d Driver) *Lab {
 	return l
 }
 
-// driver is what carries out the machine's methods.
-func (m *Machine) driver() Driver {
+// Driver returns what carries out the machine's methods.
+func (m *Machine) Driver() Driver {
 	if m.lab.driver != nil {
 		return m.lab.driver
 	}
@@ -60,6 +60,14 @@ func (k kernel) Hits(_, rule string) (uint64, error)             { return k.m.hi
 func (k kernel) FillConntrack(string) error                      { return k.m.do(fillConntrack) }
 func (k kernel) WarmNeighbor(_ string, addr netip.Addr) error    { return k.m.warmNeighbor(addr) }
 func (k kernel) Neighbor(_ string, a netip.Addr) (string, error) { return k.m.neighborState(a) }
+
+// real skips the test where the machine is none of the kernel's.
+func (m *Machine) real(what string) {
+	m.lab.tb.Helper()
+	if m.lab.driver != nil {
+		m.lab.tb.Skipf("netlab: SKIPPED, %s needs the kernel", what)
+	}
+}
 
 // counter names the next counting rule.
 func (m *Machine) counter() string {
