@@ -50,6 +50,8 @@ func (c labCase) simulated(t *testing.T, f netlab.Family) {
 // simulate runs the program on a simulated node and reads its one line of JSON.
 func simulate(t *testing.T, sim *simnet.Net, node string, argv ...string) (result, netlab.Result) {
 	t.Helper()
+	// Starting a process takes time, in which what is on its way arrives.
+	time.Sleep(5 * time.Millisecond)
 	var out, errs bytes.Buffer
 	env := simEnv(sim, node)
 	env.Stdout, env.Stderr = &out, &errs
