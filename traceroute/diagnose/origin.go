@@ -2,6 +2,8 @@ package diagnose
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"synprobe/rawprobe"
@@ -32,6 +34,9 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 	switch {
 	case m == 0:
 		return o
+	case (o.depth > 0 && m < o.depth || v.routerAt(m)) && !v.before(m):
+		// The host's distance is that of another way, or of an echo that was
+		// not lost: what is left of the TTLs has to do.
 	case o.depth > 0 && m < o.depth, v.routerAt(m):
 		o.c, o.proven = nearer, true
 		switch {
@@ -52,6 +57,9 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 		switch {
 		case o.c == nearer && m > 1 && v.sameDistance(m-1, rs[0]):
 			o.hops = []Hop{v.hop(m - 1)}
+		case o.c == nearer && m > 1 && v.path.Hop(m-1).Of(subjectName).Status != traceroute.Passes:
+			// Nobody said that it expired one hop before: a silent router there
+			// may have answered, or what it answered for less was lost.
 		case o.c == nearer || o.c == farther || o.c == mixed:
 			o.c = same // the way back differs, or the initial TTL
 		}
@@ -60,6 +68,36 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 		o.hops = []Hop{v.hop(m - 1)}
 	}
 	return o
+}
+
+// before reports whether a TTL that provoked an answer is too small for the host
+// by the subject's own way: a control that met the same router as the subject up
+// to there expired at that TTL or beyond it.
+func (v *view) before(ttl int) bool {
+	for _, name := range v.path.Names {
+		if name == subjectName || ttl > 1 && !v.sameUpTo(name, ttl-1) {
+			continue
+		}
+		for t := ttl; t <= len(v.path.Hops) && (v.path.Depth == 0 || t < v.path.Depth); t++ {
+			if v.path.Hops[t-1].Of(name).Status == traceroute.Passes && !v.behind(t, name, ttl-1) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// sameUpTo reports whether a control and the subject met no two routers at one
+// hop up to a TTL.
+func (v *view) sameUpTo(control string, ttl int) bool {
+	for t := 1; t <= ttl; t++ {
+		subject, other := v.path.Hops[t-1].Of(subjectName), v.path.Hops[t-1].Of(control)
+		if subject.Status == traceroute.Passes && other.Status == traceroute.Passes &&
+			!slices.ContainsFunc(subject.Addrs, func(a netip.Addr) bool { return slices.Contains(other.Addrs, a) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // tooFast reports whether an answer came much faster than any echo reply of the
