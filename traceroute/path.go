@@ -56,6 +56,10 @@ type Path struct {
 	// Depth is the least TTL at which the host itself answered a control; 0
 	// where none did.
 	Depth int
+	// Unplaced counts the times that a router said that the subject expired,
+	// without naming the probe or a place on the path: the subject's silence
+	// at a hop then proves nothing.
+	Unplaced int
 	// Names are the kinds of probe that were stepped, the subject first, the
 	// others in the order of their first sending.
 	Names []string
@@ -225,6 +229,8 @@ func (p *Path) place(o *rawprobe.Observations, name func(*rawprobe.Sent) (string
 		if ttl := p.Find(r.From); ttl > 0 && p.Hops[ttl-1].Of(n).Tries > 0 {
 			s.TTL = ttl
 			p.answer(n, &s, r, false)
+		} else if s.Kind == rawprobe.Subject {
+			p.Unplaced++
 		}
 	}
 }

@@ -388,7 +388,8 @@ func (t *tracer) substitute() (wake time.Time, busy bool, err error) {
 		depth = min(depth+1, t.opt.MaxHops)
 	}
 	tries, pace := t.tries()
-	for ttl := t.path.Last(string(rawprobe.Subject)) + 1; ttl <= depth; ttl++ {
+	// From the subject's last hop on, where the two must meet the same router.
+	for ttl := max(t.path.Last(string(rawprobe.Subject)), 1); ttl <= depth; ttl++ {
 		p.add(t.ask(s, ttl, min(tries, 2), pace))
 	}
 	return p.wake, p.busy, p.err

@@ -26,7 +26,7 @@ func (v *view) next(last int) (ttl int, control string, shared bool) {
 	for t := last + 1; t <= len(v.path.Hops); t++ {
 		for _, name := range v.path.Names {
 			st := v.path.Hops[t-1].Of(name).Status
-			if name == subjectName || st != traceroute.Passes && st != traceroute.Answers {
+			if name == subjectName || st != traceroute.Passes && st != traceroute.Answers || st == traceroute.Passes && v.behind(t, name, last) {
 				continue
 			}
 			if s := v.shares(name, last); ttl == 0 || s && !shared {
@@ -38,6 +38,17 @@ func (v *view) next(last int) (ttl int, control string, shared bool) {
 		}
 	}
 	return 0, "", false
+}
+
+// behind reports whether a control met no router at a TTL but such as the subject
+// has passed: its way is longer, and that hop not beyond the subject's last.
+func (v *view) behind(ttl int, control string, last int) bool {
+	for _, a := range v.path.Hops[ttl-1].Of(control).Addrs {
+		if !slices.ContainsFunc(v.path.Hops[:last], func(h traceroute.Hop) bool { return slices.Contains(h.Of(subjectName).Addrs, a) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // shares reports whether a control met no other router than the subject up to a
@@ -52,7 +63,8 @@ func (v *view) shares(control string, last int) bool {
 			return false
 		}
 	}
-	return true
+	// Where the control was not seen with the subject it may be anywhere.
+	return last == 0 || len(v.path.Hops[last-1].Of(control).Addrs) > 0
 }
 
 // chance is the probability that every subject SYN that had to get beyond a hop
@@ -119,6 +131,8 @@ func bracket(v *view) *Diagnosis {
 	switch {
 	case v.arrived != nil:
 		v.lastStep(d)
+	case v.path.Unplaced > 0:
+		v.blurred(d, last)
 	case depth > 0 && last >= depth:
 		v.behindAddress(d, last)
 	case ttl == 0 && !v.alive():
@@ -200,6 +214,28 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 		d.Certainty = Likely
 		d.because("other-way", "but it took another way than the SYN before that")
 		d.or(FlowDependent, *d.Fault, "the SYN and the control take different ways, of which one may be broken for all traffic")
+		v.further(d)
+	}
+}
+
+// further adds who else it may be where the hops beyond the subject's last one
+// are not known to be on its way.
+func (v *view) further(d *Diagnosis) {
+	d.or(NetworkFirewall, somewhere(), "the SYN's own way may go on in silence, and the SYN be lost further on")
+	d.or(HostFirewall, v.destination(), "or by the host")
+	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+}
+
+// blurred: routers said that the SYN expired, in words that do not tell where.
+func (v *view) blurred(d *Diagnosis, last int) {
+	d.Cause, d.Certainty, d.Fault = Unknown, Ambiguous, &Fault{Where: Nowhere}
+	d.Summary = fmt.Sprintf("SYNs to port %d are silently dropped, and the routers' words do not tell how far they get.", v.port)
+	d.Next = fmt.Sprintf("Ask whoever runs the firewalls in front of and on %s about rules for tcp/%d.", v.target, v.port)
+	d.because("unplaced", "%s of routers name no probe that expired: they quote too little of it", plural(v.path.Unplaced, "answer"))
+	v.aliveEvidence(d)
+	v.further(d)
+	if !v.alive() {
+		d.or(HostUnreachable, v.destination(), "or the host may be down")
 	}
 }
 
