@@ -54,6 +54,9 @@ func (v *view) behind(ttl int, control string, last int) bool {
 // shares reports whether a control met no other router than the subject up to a
 // TTL: routers that share traffic among several send each flow one way.
 func (v *view) shares(control string, last int) bool {
+	if strings.HasPrefix(control, string(rawprobe.ControlSYN)) && v.forks() {
+		return false // each is a flow of its own: one seen here tells nothing of the next
+	}
 	for t := 1; t <= last; t++ {
 		subject, other := v.path.Hops[t-1].Of(subjectName).Addrs, v.path.Hops[t-1].Of(control).Addrs
 		if len(subject) == 0 || len(other) == 0 {
@@ -65,6 +68,11 @@ func (v *view) shares(control string, last int) bool {
 	}
 	// Where the control was not seen with the subject it may be anywhere.
 	return last == 0 || len(v.path.Hops[last-1].Of(control).Addrs) > 0
+}
+
+// forks reports whether several routers answered at one hop.
+func (v *view) forks() bool {
+	return slices.ContainsFunc(v.path.Hops, func(h traceroute.Hop) bool { return !h.Host && len(h.Addrs) > 1 })
 }
 
 // chance is the probability that every subject SYN that had to get beyond a hop

@@ -730,10 +730,10 @@ func TestRandomNetworks(t *testing.T) {
 				t.Parallel()
 				for {
 					mu.Lock()
-					k := next
+					k, done := next, ran >= count
 					next++
 					mu.Unlock()
-					if k >= uint64(count) {
+					if done {
 						return
 					}
 					n := randomNetwork(*from + k)
