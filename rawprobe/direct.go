@@ -48,10 +48,11 @@ const (
 	// After the subject's answer the echo's is awaited for a while, since
 	// the two together say more.
 	minGrace, maxGrace = 30 * time.Millisecond, 300 * time.Millisecond
-	// otherFlows is how many other source ports are tried where a device
-	// contradicts the host's echo. With two legs of equal weight, three flows
-	// that all take the broken one are a coincidence.
-	otherFlows = 2
+	// Other source ports are tried where a device contradicts the host's echo:
+	// first a few, and then, where none gets through, so many that of two ways
+	// of equal weight they all take the broken one in less than one run in
+	// 1,000.
+	fewFlows, otherFlows = 2, 10
 
 	// A router's "unreachable" weighs more or less by what the echo meets.
 	unreachableGrace = 400 * time.Millisecond
@@ -96,9 +97,13 @@ func (d *Direct) Step(now time.Time) (time.Time, bool, error) {
 	if settled {
 		return until, true, nil
 	}
-	if a := d.r.conclusive(); a != nil && d.r.contradicted(a) && d.r.echoSettled() && len(d.r.others) == 0 {
+	if a := d.r.conclusive(); a != nil && d.r.contradicted(a) && d.r.echoSettled() && d.wantsFlows(a, now) {
+		n := fewFlows
+		if len(d.r.others) > 0 {
+			n = otherFlows - len(d.r.others)
+		}
 		d.flowsTried = now
-		if err := d.r.tryOtherFlows(); err != nil {
+		if err := d.r.tryOtherFlows(n); err != nil {
 			return wake, true, err
 		}
 		_, until = d.settled(now)
@@ -175,6 +180,10 @@ func (d *Direct) interval(usual time.Duration) time.Duration {
 	return usual
 }
 
+// Wanted is how many subject SYNs of full TTL make a silence where no loss is
+// seen.
+func (d *Direct) Wanted() int { return d.wanted() }
+
 func (d *Direct) wanted() int {
 	if d.r.opt.Tries > 0 {
 		return d.r.opt.Tries
@@ -236,17 +245,35 @@ func (d *Direct) settled(now time.Time) (bool, time.Time) {
 	case !r.echoSettled():
 		until = a.seen.Add(d.grace(a))
 	case r.contradicted(a):
-		if len(r.others) == 0 {
+		if d.wantsFlows(a, now) {
 			return false, now
 		}
 		if r.othersAnswered() {
 			return true, now
 		}
-		until = d.flowsTried.Add(min(max(3*a.RTT, unreachableGrace), listenAfter))
+		until = d.flowsTried.Add(d.flowGrace(a))
 	default:
 		until = now
 	}
 	return !now.Before(until), until
+}
+
+// wantsFlows reports whether it is time to try other source ports.
+func (d *Direct) wantsFlows(a *Reply, now time.Time) bool {
+	r := d.r
+	switch n := len(r.others); {
+	case n == 0:
+		return true
+	case n >= otherFlows, r.othersPass():
+		return false
+	}
+	return r.othersAnswered() || !now.Before(d.flowsTried.Add(d.flowGrace(a)))
+}
+
+// flowGrace is how long another flow's answer is waited for. Linux limits a
+// router's errors, so that many get none.
+func (d *Direct) flowGrace(a *Reply) time.Duration {
+	return min(max(3*a.RTT, 100*time.Millisecond), listenAfter)
 }
 
 // silentUntil is when silence is believed.
@@ -369,9 +396,20 @@ func (r *Run) contradicted(a *Reply) bool {
 	return false
 }
 
-// tryOtherFlows sends the subject's SYN from two other source ports.
-func (r *Run) tryOtherFlows() error {
-	for range otherFlows {
+// othersPass reports whether the host answered on another flow.
+func (r *Run) othersPass() bool {
+	for i := range r.obs.Replies {
+		a := &r.obs.Replies[i]
+		if r.obs.Sent[a.Probe].Kind == OtherFlow && (a.Kind == SynAck || a.Kind == Reset) {
+			return true
+		}
+	}
+	return false
+}
+
+// tryOtherFlows sends the subject's SYN from n more source ports.
+func (r *Run) tryOtherFlows(n int) error {
+	for range n {
 		st, err := r.newFlow()
 		if err != nil {
 			return err
@@ -451,8 +489,9 @@ func (o *Observations) SilenceByChance() float64 {
 	var subjects int
 	answered := make(map[int]bool)
 	for i := range o.Replies {
-		if o.Replies[i].Kind == EchoReply && !o.Sent[o.Replies[i].Probe].Stepped() {
-			answered[o.Replies[i].Probe] = true
+		r := &o.Replies[i]
+		if r.Kind == EchoReply && r.Probe >= 0 && r.Probe < len(o.Sent) && !o.Sent[r.Probe].Stepped() {
+			answered[r.Probe] = true
 		}
 	}
 	if len(answered) == 0 {
@@ -484,6 +523,7 @@ func (o *Observations) MaxRTT() time.Duration {
 	var rtt, synAck time.Duration
 	for i := range o.Replies {
 		switch r := &o.Replies[i]; {
+		case r.Probe < 0 || r.Probe >= len(o.Sent): // a record from elsewhere
 		case r.Kind == SynAck:
 			synAck = max(synAck, r.RTT)
 		case r.Meaning() != SaysHostUnreachable && o.Sent[r.Probe].Kind != Fragment:

@@ -390,9 +390,14 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 	})
 }
 
-// inFlight is how long a probe may be without an answer and still provoke one
-// that names no probe.
-const inFlight = time.Second
+// A probe without an answer may still provoke one that names no probe for three
+// of the longest round trips seen, within these bounds. Who asks one TTL after
+// the other must wait as long for each.
+const minFlight, maxFlight = 140 * time.Millisecond, time.Second
+
+func (r *Run) inFlight() time.Duration {
+	return min(max(3*r.obs.MaxRTT(), minFlight), maxFlight)
+}
 
 // name sets the probe that a reply answers: the one that is named by what the
 // reply carries, the only one that was sent, the stepped one where no other TTL
@@ -407,6 +412,7 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 		answered[r.obs.Replies[i].Probe] = true
 	}
 	flying, sent, last, lastFull, stepped := make(map[int]int), 0, -1, -1, -1
+	inFlight := r.inFlight()
 	for _, i := range st.probes {
 		s := &r.obs.Sent[i]
 		if s.Refused != NotRefused && s.Refused != RefusedByFirewall {

@@ -139,10 +139,13 @@ func (p *Path) end(o *rawprobe.Observations) {
 	} else if last+1 < len(p.Hops) {
 		p.Hops = p.Hops[:last+1]
 	}
-	if p.Depth == 0 || len(p.Hops) > p.Depth || p.status(p.Depth, subject) != NotSent {
+	if p.Depth == 0 || len(p.Hops) > p.Depth {
 		return
 	}
-	full := Probed{Status: NotSent}
+	full := p.Hops[p.Depth-1].Of(subject)
+	if full.Status != NotSent && full.Status != Silent {
+		return
+	}
 	for i := range o.Sent {
 		if s := &o.Sent[i]; s.Kind == rawprobe.Subject && !s.Stepped() && s.Refused == rawprobe.NotRefused {
 			full.Status = Silent
@@ -154,13 +157,18 @@ func (p *Path) end(o *rawprobe.Observations) {
 		if r.Probe < 0 || r.Probe >= len(o.Sent) {
 			continue
 		}
-		if s := &o.Sent[r.Probe]; s.Kind == rawprobe.Subject && !s.Stepped() {
-			full.Status = Rejects
-			if r.Kind == rawprobe.SynAck {
-				full.Status = Answers
-			}
-			full.Got++
+		if s := &o.Sent[r.Probe]; s.Kind != rawprobe.Subject || s.Stepped() || full.Tries == 0 {
+			continue
 		}
+		switch {
+		case r.Kind == rawprobe.SynAck:
+			full.Status = Answers
+		case r.Kind == rawprobe.Reset, r.Kind == rawprobe.ICMPError && r.Meaning() != rawprobe.SaysExpired:
+			full.Status = Rejects
+		default: // it goes round, or met an old connection
+			continue
+		}
+		full.Got = min(full.Got+1, full.Tries) // a host repeats its SYN-ACK
 	}
 	p.Hops[p.Depth-1].Probes[subject] = full
 }

@@ -150,18 +150,48 @@ func (t *tracer) routers() int {
 	return n
 }
 
-// frontier is the greatest TTL for the subject: no further than the routers,
+// frontier is the greatest TTL for the subject: little further than the routers,
 // since what reaches the host may trip its defences. Beyond the last router
 // known one step is allowed, in case there is another that answers the subject
-// alone.
+// alone: where that is the host's own distance, its address only passes the port
+// on to a machine behind it.
 func (t *tracer) frontier() int {
 	last := t.routers()
-	if d, measured := t.depth(); measured {
-		return d - 1
-	} else if d > 0 {
-		return min(max(last+1, d-1), t.opt.MaxHops)
+	d, measured := t.depth()
+	switch passed := t.path.Last(string(rawprobe.Subject)); {
+	case measured && passed < d-1:
+		last = d - 1
+	case measured:
+		last = passed + 1
+	default:
+		last = max(last+1, d-1)
 	}
-	return min(last+1, t.opt.MaxHops)
+	return min(last, t.opt.MaxHops)
+}
+
+// maxSubject is how many SYNs for the subject's port may reach the host, which
+// may take more of them for a scan (field notes 34, 43).
+const maxSubject = 6
+
+// mayReach reports whether n more SYNs for the subject's port may reach the
+// host, those set aside that the direct questions still need.
+func (t *tracer) mayReach(n int) bool {
+	last, direct := t.routers(), 0
+	for i := range t.o.Sent {
+		switch s := &t.o.Sent[i]; {
+		case s.Kind == rawprobe.Subject && !s.Stepped():
+			direct++
+		case s.Kind == rawprobe.Subject && s.TTL > last, s.Kind == rawprobe.OtherFlow && (!s.Stepped() || s.TTL > last):
+			n++
+		}
+	}
+	return n+max(direct, t.direct.Wanted()) <= maxSubject
+}
+
+// short reports whether the subject stops before the last router, so that SYNs
+// for its port do not reach the host at all, unless it answers them.
+func (t *tracer) short() bool {
+	return t.routers() > t.path.Last(string(rawprobe.Subject))
 }
 
 // refusedWithin is the greatest TTL that the subject needs to find the device
@@ -193,6 +223,12 @@ func (t *tracer) subject(upTo int) (wake time.Time, busy bool, err error) {
 			tries = 1 // the answer is there; the path is for the picture
 		case ttl < last:
 			tries = 1 // it got further than that
+		}
+		if h := s.hops[ttl]; ttl > t.routers() && !t.mayReach(1) {
+			if h == nil {
+				continue
+			}
+			tries = h.tries // none is left to send, but one may be on its way
 		}
 		p.add(t.ask(s, ttl, tries, pace))
 	}
@@ -255,8 +291,8 @@ func (t *tracer) echoes() (wake time.Time, busy bool, err error) {
 	upTo := min(t.routers()+gap, t.opt.MaxHops)
 	if depth > 0 {
 		upTo = depth
-		if !measured {
-			upTo = min(depth+1, t.opt.MaxHops) // the way there may be longer than back
+		if !measured { // the way there may be longer than back
+			upTo = min(max(depth+1, t.routers()+2), t.opt.MaxHops)
 		}
 	}
 	last := t.path.Last(string(rawprobe.Subject))
@@ -422,11 +458,24 @@ func (t *tracer) brief() bool {
 
 // flows are the trials of the subject from other source ports.
 type flows struct {
-	tried   []time.Time // the tries of all flows, by round
+	n       int       // how many source ports were tried
+	last    time.Time // when the last were
+	again   bool      // they were tried once more
 	stepped *sweep
 
 	rounds    int       // of confirmation
 	confirmed time.Time // when the last was sent
+}
+
+// flowsWanted is how many other source ports are tried, each whatever the
+// others meet, and how many until one gets through: more where a device on the
+// way is about to be blamed, and the SYNs do not reach the host.
+func (t *tracer) flowsWanted() (each, most int) {
+	each = t.opt.Flows
+	if t.short() {
+		return each, max(each, FlowsForCertain)
+	}
+	return each, each
 }
 
 // otherFlows tries the subject from other source ports once it has been silent
@@ -434,28 +483,35 @@ type flows struct {
 func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 	f := &t.flows
 	begin := t.first.Add(flowsAfter)
-	switch {
-	case len(f.tried) == 0 && t.now.Before(begin):
+	if t.now.Before(begin) {
 		return begin, true, nil
-	case len(f.tried) == 1 && Loss(t.o) == 0 && t.passingFlow() < 0:
-		// Where nothing gets lost, one try each is enough: more SYNs to the port
-		// may trip a defence.
-		end := f.tried[0].Add(max(hopPatience, 3*t.o.MaxRTT()))
-		return end, t.now.Before(end), nil
-	case len(f.tried) < 2 && (len(f.tried) == 0 || !t.now.Before(f.tried[len(f.tried)-1].Add(pace))):
-		for i := range t.opt.Flows {
+	}
+	settled := f.last.Add(max(minFlowPause, 2*t.o.MaxRTT()))
+	each, most := t.flowsWanted()
+	port := t.passingFlow()
+	switch {
+	case f.n < each:
+		// All at once: they are few, or asked for.
+		return t.sendFlows(each - f.n)
+	case port >= 0:
+	case f.n < most && t.now.Before(settled):
+		return settled, true, nil
+	case f.n < most:
+		return t.sendFlows(min(2, most-f.n))
+	case !f.again && t.now.Before(f.last.Add(pace)):
+		return f.last.Add(pace), true, nil
+	case !f.again && Loss(t.o) > 0 && (t.short() || t.mayReach(f.n)):
+		f.again = true
+		for i := range f.n {
 			if err := t.r.SendOther(i, rawprobe.DefaultTTL); err != nil {
 				return wake, false, err
 			}
 		}
-		f.tried = append(f.tried, t.now)
-		return t.now.Add(pace), true, nil
-	case len(f.tried) < 2:
-		return f.tried[0].Add(pace), true, nil
+		f.last = t.now
+		return settled, true, nil
 	}
-	port := t.passingFlow()
 	if port < 0 {
-		end := f.tried[1].Add(max(hopPatience, 3*t.o.MaxRTT()))
+		end := f.last.Add(max(hopPatience, 3*t.o.MaxRTT()))
 		return end, t.now.Before(end), nil
 	}
 	if wake, busy, err := t.confirm(port); busy || err != nil {
@@ -484,6 +540,19 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 		}
 	}
 	return p.wake, p.busy, p.err
+}
+
+// sendFlows tries n more source ports.
+func (t *tracer) sendFlows(n int) (wake time.Time, busy bool, err error) {
+	f := &t.flows
+	for range n {
+		if err := t.r.SendOther(f.n, rawprobe.DefaultTTL); err != nil {
+			return wake, false, err
+		}
+		f.n++
+	}
+	f.last = t.now
+	return t.now.Add(minFlowPause), true, nil
 }
 
 // confirm asks the subject and a flow that gets through again, in turns whose

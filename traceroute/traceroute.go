@@ -101,6 +101,11 @@ const (
 
 	defaultFlows = 2
 	flowsAfter   = 650 * time.Millisecond // after the second silent try
+	// FlowsForCertain is how many other source ports must meet the subject's
+	// fate before a single broken way is ruled out: of two ways of equal
+	// weight they all take the broken one in less than one run in 1,000.
+	FlowsForCertain = 10
+	minFlowPause    = 40 * time.Millisecond
 	// confirmRounds keep the subject SYNs that reach the host at six.
 	confirmRounds = 3
 

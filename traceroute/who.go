@@ -15,8 +15,14 @@ type who struct {
 	replies int // how many replies there were when it was sent
 	resets  int // how many resets our kernel had sent by then
 	lowest  int // the least TTL that provoked the answer, 0 while none
+	below   int // the greatest TTL that did not, 0 while none
+	answers int // how many stepped SYNs were answered so
 	done    bool
 }
+
+// maxProvoked is how many answers in the host's name the search may provoke:
+// with the two tries before it no more than six SYNs reach the host.
+const maxProvoked = 4
 
 // whoAnswered takes the search one step further.
 func (t *tracer) whoAnswered(a *rawprobe.Reply) (wake time.Time, busy bool, err error) {
@@ -29,34 +35,49 @@ func (t *tracer) whoAnswered(a *rawprobe.Reply) (wake time.Time, busy bool, err 
 			// Nobody doubts it: only the way there is wanted.
 			w.done = true
 			depth, _ := t.depth()
-			return t.subject(max(depth-1, a.Distance()))
+			return t.subject(min(max(depth-1, a.Distance()), t.opt.MaxHops))
 		}
-		// One hop before where the answer seems to come from.
-		w.ttl = max(a.Distance(), 1)
+		// One hop before where the answer seems to come from, which is no
+		// farther away than the host, whose echo tells where that is.
+		w.ttl = a.Distance()
+		if e := t.echo(); e != nil {
+			w.ttl = min(w.ttl, e.Distance())
+		}
+		w.ttl = min(max(w.ttl, 1), t.opt.MaxHops)
 		return t.askWho()
 	}
 	switch got := t.whoGot(); {
 	case got == Answers:
 		w.lowest = w.ttl
-		w.ttl--
-	case got == Passes:
-		if w.lowest > 0 {
+		if w.answers++; w.answers == maxProvoked {
 			w.done = true
 			return wake, false, nil
 		}
-		w.ttl++
+		w.ttl = (w.below + w.lowest) / 2
+		if w.answers == 1 {
+			w.ttl = w.lowest - 1 // most often it is right below
+		}
+	case got == Passes:
+		w.below = w.ttl
+		if w.lowest > 0 {
+			w.ttl = (w.below + w.lowest) / 2
+		} else {
+			w.ttl++
+		}
 	case t.now.Before(w.sent.Add(max(stepPatience, 3*t.o.MaxRTT()))):
 		return w.sent.Add(max(stepPatience, 3*t.o.MaxRTT())), true, nil
 	case w.tries < stepTries:
 		return t.askWho()
-	case w.lowest > 0: // a silent hop below
-		w.done = true
-		return wake, false, nil
-	default:
-		w.ttl++
+	default: // a silent hop: nothing answers there in the host's name
+		w.below = w.ttl
+		if w.lowest > 0 {
+			w.ttl = (w.below + w.lowest) / 2
+		} else {
+			w.ttl++
+		}
 	}
 	w.tries = 0
-	if w.ttl < 1 || w.ttl > t.opt.MaxHops {
+	if w.ttl <= w.below || w.ttl > t.opt.MaxHops {
 		w.done = true
 		return wake, false, nil
 	}

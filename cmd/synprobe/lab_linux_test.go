@@ -58,8 +58,16 @@ type result struct {
 	RTT      *float64 `json:"rtt_ms"`
 	Tries    int
 	Answered int
+	Path     []pathHop
 	Evidence []struct{ Rule, Text string }
 	Error    *struct{ Kind, Message string }
+}
+
+type pathHop struct {
+	TTL      int
+	Address  string
+	Subject  string
+	Controls map[string]string
 }
 
 type fault struct {
@@ -89,7 +97,7 @@ type labCase struct {
 	port   int
 	args   func(*netlab.Lab, netlab.Family) []string
 
-	// certainty may be "any", where chance decides it.
+	// Any of them may be "any", where chance decides it.
 	verdict, cause, certainty, where string
 	// hops are the nodes that the fault must name, in order, by the address
 	// that faces the client. Nil leaves them unchecked.
@@ -98,6 +106,14 @@ type labCase struct {
 	evidence []string
 	// alternatives are causes that must be among the alternatives.
 	alternatives []string
+	// device is the node that really is at fault. It must be among the suspects
+	// of the fault or of an alternative, whatever else is said. Where it is no
+	// router of a chain, its TTL stands behind it, as in "a@2".
+	device string
+	// maxSYN bounds the SYNs to the port that reach the server: 0 is 6.
+	maxSYN uint64
+	// after looks at what no field above can say.
+	after func(*testing.T, *netlab.Lab, netlab.Family, result)
 	// within bounds the whole command. The default is what is promised for a
 	// host that never answers.
 	within time.Duration
@@ -187,10 +203,21 @@ func (c labCase) on(t *testing.T, lab *netlab.Lab, f netlab.Family) {
 		argv = append(argv, c.args(lab, f)...)
 	}
 	argv = append(argv, address, fmt.Sprint(port))
+	reached := lab.Node("server").Count(netlab.Rule{Proto: netlab.TCP, DstPort: uint16(port), Flags: netlab.SYN})
 	got, out := probe(t, lab.Node("client"), argv...)
 
 	c.check(t, lab, f, got)
-	if want := exitCodes[c.verdict]; out.Exit != want {
+	most := c.maxSYN
+	if most == 0 {
+		most = 6
+	}
+	if n := reached.Packets(); n > most {
+		t.Errorf("%d SYNs to port %d reached the server, promised at most %d", n, port, most)
+	}
+	if c.after != nil {
+		c.after(t, lab, f, got)
+	}
+	if want := exitCodes[got.Verdict]; out.Exit != want {
 		t.Errorf("exit %d, want %d", out.Exit, want)
 	}
 	within := c.within
@@ -207,14 +234,15 @@ func (c labCase) on(t *testing.T, lab *netlab.Lab, f netlab.Family) {
 
 func (c labCase) check(t *testing.T, lab *netlab.Lab, f netlab.Family, got result) {
 	t.Helper()
-	if got.Verdict != c.verdict || got.Cause != c.cause || got.Certainty != c.certainty && c.certainty != "any" {
+	is := func(got, want string) bool { return got == want || want == "any" }
+	if !is(got.Verdict, c.verdict) || !is(got.Cause, c.cause) || !is(got.Certainty, c.certainty) {
 		t.Errorf("%s %s %s, want %s %s %s", got.Verdict, got.Cause, got.Certainty, c.verdict, c.cause, c.certainty)
 	}
 	where := ""
 	if got.Fault != nil {
 		where = got.Fault.Where
 	}
-	if where != c.where {
+	if !is(where, c.where) {
 		t.Errorf("fault is %q, want %q", where, c.where)
 	}
 	if c.hops != nil && got.Fault != nil {
@@ -246,6 +274,9 @@ func (c labCase) check(t *testing.T, lab *netlab.Lab, f netlab.Family, got resul
 		if !found {
 			t.Errorf("no alternative %q", cause)
 		}
+	}
+	if c.device != "" && !names(lab, f, got, c.device) {
+		t.Errorf("%s is at fault, and neither the fault nor an alternative names it", c.device)
 	}
 	if (got.Certainty == "certain") != (len(got.Alternatives) == 0) {
 		t.Errorf("%s with %d alternatives", got.Certainty, len(got.Alternatives))

@@ -14,6 +14,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// The lab waits for silence far more than it computes. A -parallel on the
+	// command line is parsed later and wins.
+	flag.Set("test.parallel", "12")
 	testscript.Main(cleanly{m}, map[string]func(){
 		"synprobe": func() { os.Exit(cli.Main(os.Args)) },
 	})

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"math"
 
 	"synprobe/rawprobe"
 	"synprobe/rawprobe/wire"
@@ -163,6 +164,7 @@ func synAck(v *view) *Diagnosis {
 		if !at.proven {
 			d.or(Listening, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
 		}
+		at.weigh(d)
 	case at.c == farther, at.c == mixed:
 		d.Certainty = Likely
 		d.Summary = fmt.Sprintf("Port %d is open, on a machine behind the one that answers echoes for this address.", v.port)
@@ -175,6 +177,7 @@ func synAck(v *view) *Diagnosis {
 		d.Certainty = Likely
 		d.or(Proxy, somewhere(), "nothing else of the host's was seen to compare the SYN-ACK with: a transparent proxy answers so too")
 	}
+	at.question(d, Proxy)
 	return d
 }
 
@@ -218,6 +221,7 @@ func reset(v *view) *Diagnosis {
 		if !at.proven {
 			d.or(PortClosed, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
 		}
+		at.weigh(d)
 	case farther, mixed:
 		d.Certainty = Likely
 		d.Summary = fmt.Sprintf("Port %d is closed, on a machine behind the one that answers echoes for this address, or the host's own firewall resets.", v.port)
@@ -232,6 +236,7 @@ func reset(v *view) *Diagnosis {
 		d.Certainty = Likely
 		d.or(NetworkFirewall, somewhere(), "nothing else of the host's was seen to compare the reset with: a firewall's reset in the host's name looks the same")
 	}
+	at.question(d, NetworkFirewall)
 	return d
 }
 
@@ -364,6 +369,8 @@ func oldConnection(v *view) *Diagnosis {
 func (v *view) weighFlows(d *Diagnosis) {
 	d.because("host-alive", "the host answers %s: neither it nor its network is down", v.aliveBy())
 	refused, through := 0, 0
+	n := v.flows()
+	chance := math.Pow(0.5, float64(n))
 	for _, r := range v.others {
 		switch r.Kind {
 		case rawprobe.SynAck, rawprobe.Reset:
@@ -379,8 +386,8 @@ func (v *view) weighFlows(d *Diagnosis) {
 		d.Next = fmt.Sprintf("Ask whoever runs %s about its routes; retrying from other source ports helps for now.", d.Fault.Hops[0].Address)
 		d.because("other-flows", "%d of %d other source ports got an answer from the host", through, through+refused)
 		d.or(NetworkFirewall, *d.Fault, "a firewall that limits the rate of new connections can do the same")
-	case refused >= 2:
-		d.because("other-flows", "the same SYN from %d other source ports met the same", refused)
+	case refused > 0 && chance <= rareChance:
+		d.because("other-flows", "the same SYN from %d other source ports met the same, or nothing where the router limits its errors", n)
 	default:
 		d.Certainty = Likely
 		d.or(FlowDependent, *d.Fault, "other source ports may go another way that works")

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"synprobe/rawprobe"
 	"synprobe/traceroute"
@@ -44,7 +45,8 @@ func (v *view) next(last int) (ttl int, control string, shared bool) {
 // has passed: its way is longer, and that hop not beyond the subject's last.
 func (v *view) behind(ttl int, control string, last int) bool {
 	for _, a := range v.path.Hops[ttl-1].Of(control).Addrs {
-		if !slices.ContainsFunc(v.path.Hops[:last], func(h traceroute.Hop) bool { return slices.Contains(h.Of(subjectName).Addrs, a) }) {
+		// A translator puts the target's own address into everybody's words.
+		if v.byHost(a) || !slices.ContainsFunc(v.path.Hops[:last], func(h traceroute.Hop) bool { return slices.Contains(h.Of(subjectName).Addrs, a) }) {
 			return false
 		}
 	}
@@ -223,6 +225,16 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 		d.because("other-way", "but it took another way than the SYN before that")
 		d.or(FlowDependent, *d.Fault, "the SYN and the control take different ways, of which one may be broken for all traffic")
 		v.further(d)
+		return
+	}
+	n, chance := v.oneLeg()
+	if n > 0 {
+		d.because("other-flows", "the same SYN from %s got no answer either", plural(n, "other source port"))
+	}
+	if chance > rareChance {
+		d.Certainty = Likely
+		leg := Fault{Where: Path, Hops: append(v.suspects(last, last), Hop{TTL: last + 1})}
+		d.or(FlowDependent, leg, "routers may share traffic among several ways, of which all %s took a broken one", plural(n+1, "SYN flow"))
 	}
 }
 
@@ -256,6 +268,36 @@ func (v *view) triesAt(from, to int) int {
 	}
 	return least
 }
+
+// oneLeg returns from how many other source ports the SYN was silent, and how
+// probable that is where it has two ways of equal weight and the subject's is
+// the broken one.
+func (v *view) oneLeg() (n int, chance float64) {
+	silent := make(map[uint16]bool)
+	for i := range v.o.Sent {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.OtherFlow && !s.Stepped() && s.Refused == rawprobe.NotRefused && v.o.End.Sub(s.Time) >= flowPatience {
+			silent[s.Flow.Src.Port()] = true
+		}
+	}
+	for _, r := range v.others {
+		delete(silent, v.o.Sent[r.Probe].Flow.Src.Port())
+	}
+	return len(silent), math.Pow((1+traceroute.Loss(v.o))/2, float64(len(silent)))
+}
+
+// flows is how many other source ports the SYN was sent from with full TTL.
+func (v *view) flows() int {
+	ports := make(map[uint16]bool)
+	for i := range v.o.Sent {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.OtherFlow && !s.Stepped() && s.Refused == rawprobe.NotRefused {
+			ports[s.Flow.Src.Port()] = true
+		}
+	}
+	return len(ports)
+}
+
+// flowPatience is how long another flow must have been silent to count so.
+const flowPatience = 300 * time.Millisecond
 
 // lastStep: every router answered for the subject, and the host does not.
 func (v *view) lastStep(d *Diagnosis) {
@@ -478,7 +520,7 @@ func otherFlows(v *view) *Diagnosis {
 	v.silence(d)
 	d.because("other-flows", "the same SYN from other source ports got an answer: %d of %d flows pass", len(through), len(tried)+1)
 	d.Summary = "Some connections get through and others do not, by their source port: one of several ways is broken."
-	if v.traced() && !v.onLink() {
+	if v.traced() && !v.onLink() && v.path.Unplaced == 0 {
 		v.reached(d, last)
 		d.Fault.Hops = v.leg(last, through)
 		d.Summary = fmt.Sprintf("Some connections get through and others do not, by their source port: one of several ways is broken %s.", span(d.Fault.Hops))

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,6 +23,10 @@ type explained struct {
 const (
 	// silence is a run whose SYNs waited long enough.
 	silence = "syn 0s 0.6s 1.2s\n"
+	// tenFlows are silent too: that all of them, and the subject, take the
+	// broken one of two ways is a chance of less than one in a thousand.
+	tenFlows = "flow 0.7s port=41001\n flow 0.7s port=41002\n flow 0.7s port=41003\n flow 0.7s port=41004\n flow 0.7s port=41005\n" +
+		"flow 0.7s port=41006\n flow 0.7s port=41007\n flow 0.7s port=41008\n flow 0.7s port=41009\n flow 0.7s port=41010\n"
 	// quiet is one whose echoes are not answered either.
 	quiet = "echo 0s 0.6s 1.2s\n" + silence
 	// answered is an echo's reply; alive those of three.
@@ -723,12 +728,20 @@ var cases = []explained{
 	}, {
 		// Field note 9: "a control that the host answers turns it into a
 		// reject by that device"; two more flows before that.
-		name: "a router can't reach a host that answers, on three flows",
+		name: "a router can't reach a host that answers, on eleven flows",
 		see: answered + "syn 0s\n +0.3ms icmp host-unreachable from=r2\n" +
-			"flow 0.1s\n +0.3ms icmp host-unreachable from=r2\n flow 0.1s\n +0.3ms icmp host-unreachable from=r2",
+			strings.Repeat("flow 0.1s\n +0.3ms icmp host-unreachable from=r2\n", 5) + strings.Repeat("flow 0.1s\n", 5), // limited
 		want: `icmp-from-router: reject network-firewall certain
 			at path ?:r2
 			why icmp-from-router host-alive other-flows echo-reply`,
+	}, {
+		name: "a router can't reach a host that answers, on three flows",
+		see: answered + "syn 0s\n +0.3ms icmp host-unreachable from=r2\n" +
+			strings.Repeat("flow 0.1s\n +0.3ms icmp host-unreachable from=r2\n", 2), // all may take one broken way of two
+		want: `icmp-from-router: reject network-firewall likely
+			at path ?:r2
+			or flow-dependent@path
+			why icmp-from-router host-alive echo-reply`,
 	}, {
 		name: "a router can't reach a host that answers, and other flows are silent",
 		see:  answered + "syn 0s\n +0.3ms icmp host-unreachable from=r2\n flow 0.1s\n flow 0.1s",
@@ -1038,16 +1051,16 @@ var cases = []explained{
 		// Field note 1: gw may drop after its TTL check, r2 on the way in.
 		name: "a firewall between the first two routers",
 		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
-			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3",
+			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + tenFlows,
 		want: `bracket: drop network-firewall certain
 			at path 1:gw 2:r2
-			why silent-subject subject-path control-passes host-alive echo-reply`,
+			why silent-subject subject-path control-passes host-alive other-flows echo-reply`,
 	}, {
 		name: "a firewall between the first two routers, as far as an interrupted run shows",
 		see:  silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n syn 1.3s ttl=3\n interrupted",
 		want: `bracket: drop network-firewall ambiguous
 			at path 1:gw 2:r2
-			or host-firewall@destination
+			or host-firewall@destination flow-dependent@path
 			why silent-subject subject-path control-passes host-alive few-tries echo-reply`,
 	}, {
 		// Field note 36: five faults give these packets.

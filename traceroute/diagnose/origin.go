@@ -19,6 +19,12 @@ type origin struct {
 	hops     []Hop // the device, or the two that it may be, where c is nearer
 	provoked int   // the least TTL that provoked the answer; 0 where it was not searched
 	depth    int   // the least TTL at which the host answered a control; 0 unknown
+	// beside holds the hop before hops where a machine next to it could have
+	// made the answer as well.
+	beside []Hop
+	// doubt says what speaks against the host where c is same, and hops whom it
+	// points to.
+	doubt string
 }
 
 // origin works out who made answers of one kind.
@@ -34,21 +40,36 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 	switch {
 	case m == 0:
 		return o
-	case (o.depth > 0 && m < o.depth || v.routerAt(m)) && !v.before(m):
+	case (o.depth > 0 && m < o.depth || v.routerAt(m)) && !v.before(m, rs[0]):
 		// The host's distance is that of another way, or of an echo that was
 		// not lost: what is left of the TTLs has to do.
 	case o.depth > 0 && m < o.depth, v.routerAt(m):
-		o.c, o.proven = nearer, true
+		early := m - 1 // the device is no farther away than m, and no nearer
+		for early > 1 && v.path.Hop(early).Of(subjectName).Status == traceroute.NotSent {
+			early-- // nobody looked closer
+		}
+		o.hops = v.suspects(early, m)
 		switch {
-		case seems == m-1 && m > 1, v.path.Hop(m-1) != nil && v.sameDistance(m-1, rs[0]):
+		case len(o.hops) > 2:
+		case seems == m-1 && m > 1, m > 1 && v.sameDistance(m-1, rs[0]):
 			o.hops = []Hop{v.hop(m - 1)}
+		case seems == m && m > 1:
+			// This router took the SYN in; or the one before handed it to
+			// another machine of its own, which is as near.
+			o.hops, o.beside = []Hop{v.hop(m)}, []Hop{v.hop(m - 1)}
+			if v.translates(m - 1) {
+				o.hops, o.beside = o.beside, o.hops
+			}
 		case seems == m:
 			o.hops = []Hop{v.hop(m)}
-		case m > 1:
-			o.hops = []Hop{v.hop(m - 1), v.hop(m)}
-		default:
-			o.hops = []Hop{v.hop(m)}
 		}
+		if o.c == same {
+			// It needed less than the host's TTL, and came back from as far
+			// away as the host's echo reply.
+			o.doubt = fmt.Sprintf("it came already for a SYN with TTL %d: a device there may answer, or one before raises the TTL", m)
+			break
+		}
+		o.c, o.proven = nearer, true
 	case o.depth > 0 && m > o.depth:
 		o.c = farther
 	case o.depth > 0:
@@ -61,7 +82,10 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 			// Nobody said that it expired one hop before: a silent router there
 			// may have answered, or what it answered for less was lost.
 		case o.c == nearer || o.c == farther || o.c == mixed:
-			o.c = same // the way back differs, or the initial TTL
+			// The way back differs, or the initial TTL; or those of the last
+			// router's answer do.
+			o.c, o.hops = same, v.suspects(m-1, m-1)
+			o.doubt = "it came from another distance than the host's echo reply: the last router's answer may, too"
 		}
 	case m > 1 && seems == m-1 && v.sameDistance(m-1, rs[0]):
 		o.c = nearer
@@ -73,10 +97,16 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 // before reports whether a TTL that provoked an answer is too small for the host
 // by the subject's own way: a control that met the same router as the subject up
 // to there expired at that TTL or beyond it.
-func (v *view) before(ttl int) bool {
+func (v *view) before(ttl int, r *rawprobe.Reply) bool {
+	far := len(v.echoes) > 0 && !slices.ContainsFunc(v.echoes, func(e *rawprobe.Reply) bool { return e.Distance() < r.Distance()+2 })
 	for _, name := range v.path.Names {
 		if name == subjectName || ttl > 1 && !v.sameUpTo(name, ttl-1) {
 			continue
+		}
+		// Or it was silent there, where none is lost, and the answer passed
+		// fewer routers on its way back by more than one.
+		if q := v.path.Hops[ttl-1].Of(name); ttl < v.path.Depth && q.Status == traceroute.Silent && far && traceroute.Loss(v.o) == 0 && !v.forks() {
+			return true
 		}
 		for t := ttl; t <= len(v.path.Hops) && (v.path.Depth == 0 || t < v.path.Depth); t++ {
 			if v.path.Hops[t-1].Of(name).Status == traceroute.Passes && !v.behind(t, name, ttl-1) {
@@ -115,6 +145,13 @@ func (v *view) tooFast(r *rawprobe.Reply) bool {
 
 // fasterBy is more than a host takes longer for an echo than for a segment.
 const fasterBy = 10 * time.Millisecond
+
+// translates reports whether the router at a TTL said in the target's name that
+// the subject expired: it translates the destination, and its own error back.
+func (v *view) translates(ttl int) bool {
+	h := v.path.Hop(ttl)
+	return h != nil && h.Of(subjectName).Status == traceroute.Passes && slices.ContainsFunc(h.Of(subjectName).Addrs, v.byHost)
+}
 
 // provoked is the least TTL at which a subject SYN drew an answer in the
 // host's name, 0 where that was not searched.
@@ -162,7 +199,18 @@ func (v *view) hop(ttl int) Hop {
 	case v.path.Depth:
 		return Hop{TTL: ttl, Address: v.target}
 	}
-	return Hop{TTL: ttl, Address: v.path.Addr(ttl)}
+	a := v.path.Addr(ttl)
+	if h := v.path.Hop(ttl); h != nil && v.byHost(a) {
+		// A translator put the target's address into its error. What it says
+		// to controls may have its own.
+		for _, b := range h.Addrs {
+			if !v.byHost(b) {
+				a = b
+				break
+			}
+		}
+	}
+	return Hop{TTL: ttl, Address: a}
 }
 
 func (o *origin) fault() Fault { return Fault{Where: Path, Hops: o.hops} }
@@ -184,12 +232,33 @@ func (o *origin) name() string {
 // certainty is how sure it is that the host did not answer, from n answers.
 func (o *origin) certainty(n int) Certainty {
 	switch {
+	case o.proven && o.beside != nil:
+		return Likely
 	case o.proven:
 		return Certain
 	case n < 2:
 		return Ambiguous
 	}
 	return Likely
+}
+
+// weigh adds who else may have made an answer that is put down to a device.
+func (o *origin) weigh(d *Diagnosis) {
+	if o.beside != nil {
+		if o.beside[0].TTL < o.hops[0].TTL {
+			d.or(d.Cause, Fault{Where: Path, Hops: o.beside}, "it may hand the port to another machine, as near as hop %d (DNAT)", o.provoked)
+		} else {
+			d.or(d.Cause, Fault{Where: Path, Hops: o.beside}, "it may answer itself: the answer came first for a SYN that could reach it")
+		}
+	}
+}
+
+// question adds what speaks against an answer of the host's own.
+func (o *origin) question(d *Diagnosis, other Cause) {
+	if o.c == same && o.doubt != "" && d.Cause != other {
+		d.Certainty = Likely
+		d.or(other, o.fault(), "%s", o.doubt)
+	}
 }
 
 // tell adds the facts.
