@@ -118,10 +118,13 @@ func (v *view) before(ttl int, r *rawprobe.Reply) bool {
 }
 
 // sameUpTo reports whether a control and the subject met no two routers at one
-// hop up to a TTL.
+// hop up to a TTL, and the subject the one that is at that TTL.
 func (v *view) sameUpTo(control string, ttl int) bool {
 	for t := 1; t <= ttl; t++ {
 		subject, other := v.path.Hops[t-1].Of(subjectName), v.path.Hops[t-1].Of(control)
+		if t == ttl && subject.Status == traceroute.Silent && other.Status == traceroute.Passes {
+			return false // it was lost, or is not there
+		}
 		if subject.Status == traceroute.Passes && other.Status == traceroute.Passes &&
 			!slices.ContainsFunc(subject.Addrs, func(a netip.Addr) bool { return slices.Contains(other.Addrs, a) }) {
 			return false
