@@ -527,6 +527,7 @@ func (o *Observations) MaxRTT() time.Duration {
 		case r.Probe < 0 || r.Probe >= len(o.Sent): // a record from elsewhere
 		case r.Kind == SynAck:
 			synAck = max(synAck, r.RTT)
+		case r.Meaning() == SaysExpired && !o.Sent[r.Probe].Stepped(): // it went round
 		case r.Meaning() != SaysHostUnreachable && o.Sent[r.Probe].Kind != Fragment:
 			rtt = max(rtt, r.RTT)
 		}

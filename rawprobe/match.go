@@ -388,11 +388,13 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 	} else if reply.QuotedDst != st.flow.Dst && reply.QuotedDst != st.out.Dst {
 		return false
 	}
+	// The timestamp first: an identification may be rewritten on the way.
+	if q.HasTSval && r.nameExactly(st, reply, func(s *Sent) bool { return s.TSval == q.TSval }) {
+		return true
+	}
+	// See nextID for why none of these is another's.
 	return r.name(st, reply, func(s *Sent) bool {
-		if q.HasTSval && s.TSval == q.TSval {
-			return true
-		}
-		return q.IP.Version == 4 && (s.ID == q.IP.ID || s.ID == bits.ReverseBytes16(q.IP.ID))
+		return q.IP.Version == 4 && (s.ID == q.IP.ID || s.ID == bits.ReverseBytes16(q.IP.ID) || s.ID == q.IP.ID-1)
 	})
 }
 
@@ -417,7 +419,7 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 	for i := range r.obs.Replies {
 		answered[r.obs.Replies[i].Probe] = true
 	}
-	flying, sent, last, lastFull := make(map[int]int), 0, -1, -1
+	flying, sent, last, lastFull, stepped := make(map[int]int), 0, -1, -1, -1
 	inFlight := r.inFlight()
 	for _, i := range st.probes {
 		s := &r.obs.Sent[i]
@@ -426,21 +428,32 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 		}
 		sent++
 		last = i
-		if !s.Stepped() {
+		if s.Stepped() {
+			stepped = i
+		} else {
 			lastFull = i
 		}
 		if !answered[i] && time.Since(s.Time) < inFlight {
 			flying[s.TTL] = i
 		}
 	}
-	_, fullFlies := flying[DefaultTTL]
+	_, full := flying[DefaultTTL]
+	if reply.Meaning() == SaysExpired && stepped >= 0 && (len(flying) != 1 || full) {
+		// One of full TTL does not expire where others do that were meant to.
+		// Which of those it was its distance may show; no claim rests on that.
+		if i, ok := flying[reply.Distance()+1]; ok {
+			stepped = i
+		}
+		reply.Probe = stepped
+		return true
+	}
 	reply.Probe = last
 	switch {
 	case sent == 0:
 		return false
 	case sent == 1:
 		reply.Exact = true
-	case len(flying) == 1 && !fullFlies:
+	case len(flying) == 1 && !full:
 		for _, i := range flying {
 			reply.Probe = i
 		}

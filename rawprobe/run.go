@@ -155,7 +155,7 @@ func (r *Run) choose(flow Flow) {
 		// The random part is shorter than it takes to start a process twice.
 		r.isn = uint32(time.Now().UnixNano()/int64(isnClock)) + rand.Uint32N(1<<10)
 	}
-	r.id = uint16(rand.Uint32N(1<<16-1)) + 1
+	r.id = uint16(rand.Uint32())
 	// A timestamp clock of 1 ms, as Linux's. It rises from run to run too.
 	r.tsval = uint32(time.Now().UnixMilli())
 }
@@ -290,12 +290,12 @@ func (r *Run) via() *[6]byte {
 }
 
 // nextID gives each IPv4 packet another identification. Never 0: the kernel
-// would fill in its own (net/ipv4/raw.c, raw_send_hdrinc).
+// would fill in its own (net/ipv4/raw.c, raw_send_hdrinc). The high byte is odd
+// and the low one even, so that none is another with its bytes swapped, or one
+// more, as some routers quote them.
 func (r *Run) nextID() uint16 {
-	if r.id++; r.id == 0 {
-		r.id++
-	}
-	return r.id
+	r.id++
+	return r.id>>7<<9 | 1<<8 | r.id&0x7f<<1
 }
 
 // nextTSval gives each SYN another timestamp, never an older one: a receiver

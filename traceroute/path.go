@@ -56,6 +56,10 @@ type Path struct {
 	// Depth is the least TTL at which the host itself answered a control; 0
 	// where none did.
 	Depth int
+	// Unplaced counts the times that a router said that the subject expired,
+	// without naming the probe or a place on the path: the subject's silence
+	// at a hop then proves nothing.
+	Unplaced int
 	// Names are the kinds of probe that were stepped, the subject first, the
 	// others in the order of their first sending.
 	Names []string
@@ -210,10 +214,33 @@ func read(o *rawprobe.Observations, name func(*rawprobe.Sent) (string, bool)) Pa
 			p.answer(n, s, r, byHost(o, s, r), s.Kind != rawprobe.Subject && s.Kind != rawprobe.OtherFlow && Forged(o, r))
 		}
 	}
+	p.place(o, name)
 	for i := range p.Hops {
 		p.Hops[i].collect(&p)
 	}
 	return p
+}
+
+// place takes in what routers said without naming the probe that expired: at the
+// hop where the same router named another one.
+func (p *Path) place(o *rawprobe.Observations, name func(*rawprobe.Sent) (string, bool)) {
+	for i := range o.Replies {
+		r := &o.Replies[i]
+		if r.Probe < 0 || r.Probe >= len(o.Sent) || r.Exact || r.Meaning() != rawprobe.SaysExpired {
+			continue
+		}
+		s := o.Sent[r.Probe]
+		n, ok := name(&s)
+		if !ok || !onPath(&s) {
+			continue
+		}
+		if ttl := p.Find(r.From); ttl > 0 && p.Hops[ttl-1].Of(n).Tries > 0 {
+			s.TTL = ttl
+			p.answer(n, &s, r, false, false)
+		} else if s.Kind == rawprobe.Subject {
+			p.Unplaced++
+		}
+	}
 }
 
 // onPath reports whether a probe could have expired at a hop.

@@ -101,6 +101,9 @@ func (t *tracer) trace() (wake time.Time, busy bool, err error) {
 		if a.Meaning() != rawprobe.SaysExpired { // in a loop they would go round as well
 			p.add(t.echoes())
 		}
+	case t.repeats() > 0:
+		// It goes round: more probes would only meet the same routers again.
+		p.add(t.subject(min(t.repeats()+1, t.opt.MaxHops)))
 	default:
 		p.add(t.fullControls())
 		p.add(t.subject(t.frontier()))
@@ -455,7 +458,8 @@ func (t *tracer) substitute() (wake time.Time, busy bool, err error) {
 		depth = min(depth+1, t.opt.MaxHops)
 	}
 	tries, pace := t.tries()
-	for ttl := t.path.Last(string(rawprobe.Subject)) + 1; ttl <= depth; ttl++ {
+	// From the subject's last hop on, where the two must meet the same router.
+	for ttl := max(t.path.Last(string(rawprobe.Subject)), 1); ttl <= depth; ttl++ {
 		p.add(t.ask(s, ttl, min(tries, 2), pace))
 	}
 	return p.wake, p.busy, p.err

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"synprobe/rawprobe/netlab"
+	"synprobe/rawprobe/simnet"
 )
 
 // binary builds the program under test once, as a release is built, and returns
@@ -180,8 +181,10 @@ func TestLab(t *testing.T) {
 	}
 }
 
-func (c labCase) run(t *testing.T, f netlab.Family) {
-	lab := netlab.Start(t, c.net)
+func (c labCase) run(t *testing.T, f netlab.Family) { c.on(t, netlab.Start(t, c.net), f) }
+
+// on runs the case on a lab of its network.
+func (c labCase) on(t *testing.T, lab *netlab.Lab, f netlab.Family) {
 	if c.setup != nil {
 		c.setup(t, lab, f)
 	}
@@ -283,6 +286,9 @@ func (c labCase) check(t *testing.T, lab *netlab.Lab, f netlab.Family, got resul
 // probe runs the program in a node and reads its one line of JSON.
 func probe(t *testing.T, m *netlab.Machine, argv ...string) (result, netlab.Result) {
 	t.Helper()
+	if sim, ok := m.Driver().(*simnet.Net); ok {
+		return simulate(t, sim, m.Name, argv...)
+	}
 	// The bound is far beyond any promise: it ends a hang.
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

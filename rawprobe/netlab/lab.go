@@ -23,6 +23,8 @@ type Lab struct {
 	tb       testing.TB
 	machines map[string]*Machine
 	sys      labSys
+	driver   Driver // nil on the kernel
+	counters int    // of a driver
 }
 
 // A Machine is a node that runs.
@@ -108,10 +110,14 @@ func (m *Machine) check(what string, err error) {
 // Do runs f in the node's namespace, on a thread of its own that is thrown
 // away afterwards, and returns its error. Sockets that f itself opens belong to
 // the node for good; goroutines that f starts run elsewhere.
-func (m *Machine) Do(f func() error) error { return m.do(f) }
+func (m *Machine) Do(f func() error) error {
+	m.real("Do")
+	return m.do(f)
+}
 
 // Dial connects from the node to an address by TCP.
 func (m *Machine) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	m.real("Dial")
 	var c net.Conn
 	err := m.do(func() error {
 		// A dial to one literal address stays on its goroutine: there is no
@@ -130,6 +136,7 @@ func (m *Machine) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, error)
 // the kernel forgets the last of these. Its SysProcAttr is set: add a
 // Credential to it rather than replace it.
 func (m *Machine) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	m.real("Command")
 	return m.command(ctx, name, args...)
 }
 
@@ -174,7 +181,7 @@ func (m *Machine) Listen(service string) {
 	m.lab.tb.Helper()
 	s, err := parseService(service)
 	if err == nil {
-		err = m.listen(s)
+		err = m.Driver().Listen(m.Name, s)
 	}
 	m.check("listen", err)
 }
@@ -183,21 +190,21 @@ func (m *Machine) Listen(service string) {
 // Linux' default its IPv6 addresses.
 func (m *Machine) LinkDown(iface string) {
 	m.lab.tb.Helper()
-	m.check("link down", m.setLink(iface, false))
+	m.check("link down", m.Driver().SetLink(m.Name, iface, false))
 }
 
 // LinkUp brings one of the node's interfaces up again, with the addresses and
 // routes that it had in the plan.
 func (m *Machine) LinkUp(iface string) {
 	m.lab.tb.Helper()
-	m.check("link up", m.setLink(iface, true))
+	m.check("link up", m.Driver().SetLink(m.Name, iface, true))
 }
 
 // NoCarrier pulls the cable of one of the node's interfaces, which stays up
 // itself. A VXLAN device has no cable.
 func (m *Machine) NoCarrier(iface string) {
 	m.lab.tb.Helper()
-	m.check("no carrier", m.noCarrier(iface))
+	m.check("no carrier", m.Driver().NoCarrier(m.Name, iface))
 }
 
 // Die makes the node stop answering, all at once and ARP and neighbour
@@ -205,13 +212,13 @@ func (m *Machine) NoCarrier(iface string) {
 // tables.
 func (m *Machine) Die() {
 	m.lab.tb.Helper()
-	m.check("die", m.die())
+	m.check("die", m.Driver().Die(m.Name))
 }
 
 // Revive ends what [Machine.Die] began.
 func (m *Machine) Revive() {
 	m.lab.tb.Helper()
-	m.check("revive", m.revive())
+	m.check("revive", m.Driver().Revive(m.Name))
 }
 
 // AddRule appends a rule to the node's firewall.
@@ -219,7 +226,7 @@ func (m *Machine) AddRule(rule Rule) {
 	m.lab.tb.Helper()
 	rules, err := m.lab.Plan.expand(m.PlanNode, rule)
 	if err == nil {
-		err = m.addRules(rules)
+		err = m.Driver().AddRules(m.Name, rules)
 	}
 	m.check("rule", err)
 }
@@ -229,7 +236,7 @@ func (m *Machine) AddRoute(r Route) {
 	m.lab.tb.Helper()
 	routes, err := m.resolveRoute(r)
 	if err == nil {
-		err = m.addRoute(routes)
+		err = m.Driver().AddRoutes(m.Name, routes)
 	}
 	m.check("route", err)
 }
@@ -248,7 +255,7 @@ func (m *Machine) DelRoute(to string) {
 		dsts = append(dsts, nets...)
 	}
 	if err == nil {
-		err = m.delRoute(dsts)
+		err = m.Driver().DelRoutes(m.Name, dsts)
 	}
 	m.check("route", err)
 }
@@ -281,6 +288,7 @@ func (m *Machine) resolveRoute(r Route) ([]PlanRoute, error) {
 // Sysctl sets a kernel setting of the node, such as "net.ipv4.ip_forward".
 func (m *Machine) Sysctl(key, value string) {
 	m.lab.tb.Helper()
+	m.real("Sysctl")
 	m.check("sysctl", m.do(func() error { return writeSysctl(key, value) }))
 }
 
@@ -292,7 +300,7 @@ func writeSysctl(key, value string) error {
 // both families.
 func (m *Machine) Hits(name string) uint64 {
 	m.lab.tb.Helper()
-	n, err := m.hits(name)
+	n, err := m.Driver().Hits(m.Name, name)
 	m.check("hits", err)
 	return n
 }
@@ -309,7 +317,7 @@ type Counter struct {
 func (m *Machine) Count(rule Rule) *Counter {
 	m.lab.tb.Helper()
 	rule.Action = Count
-	rule.Name = m.counterName()
+	rule.Name = m.counter()
 	m.AddRule(rule)
 	return &Counter{m: m, name: rule.Name}
 }
@@ -334,21 +342,21 @@ func (m *Machine) FillConntrack() {
 	m.lab.tb.Helper()
 	// A rule that asks for the state turns tracking on.
 	m.AddRule(Rule{Hook: Output, State: CTNew, Action: Count})
-	m.check("fill conntrack", m.do(fillConntrack))
+	m.check("fill conntrack", m.Driver().FillConntrack(m.Name))
 }
 
 // WarmNeighbor makes the neighbour entry through which the node reaches addr
 // REACHABLE, by a real exchange with that neighbour.
 func (m *Machine) WarmNeighbor(addr netip.Addr) {
 	m.lab.tb.Helper()
-	m.check("warm neighbour", m.warmNeighbor(addr))
+	m.check("warm neighbour", m.Driver().WarmNeighbor(m.Name, addr))
 }
 
 // Neighbor returns the state of the node's neighbour entry for addr as ip-neigh
 // names it, such as "REACHABLE", or "" where there is none.
 func (m *Machine) Neighbor(addr netip.Addr) string {
 	m.lab.tb.Helper()
-	s, err := m.neighborState(addr)
+	s, err := neighborName(m.Driver().Neighbor(m.Name, addr))
 	m.check("neighbour", err)
 	return s
 }

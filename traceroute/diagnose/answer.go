@@ -272,6 +272,7 @@ func icmpFromTarget(v *view) *Diagnosis {
 		d.Next = fmt.Sprintf("Find out where %s forwards port %d to, and whether that machine is up.", v.target, v.port)
 		d.Certainty = Likely
 		d.or(HostFirewall, v.destination(), "a firewall on %s can send the same message", v.target)
+		d.or(NetworkFirewall, somewhere(), "a firewall in front can send it in the host's name")
 	case rawprobe.SaysExpired:
 		d.Verdict, d.Cause, d.Certainty = NetworkDown, RoutingLoop, Likely
 		d.Fault = ptr(v.device(r.From))

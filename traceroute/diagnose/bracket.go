@@ -27,7 +27,7 @@ func (v *view) next(last int) (ttl int, control string, shared bool) {
 	for t := last + 1; t <= len(v.path.Hops); t++ {
 		for _, name := range v.path.Names {
 			st := v.path.Hops[t-1].Of(name).Status
-			if name == subjectName || st != traceroute.Passes && st != traceroute.Answers {
+			if name == subjectName || st != traceroute.Passes && st != traceroute.Answers || st == traceroute.Passes && v.behind(t, name, last) {
 				continue
 			}
 			if s := v.shares(name, last); ttl == 0 || s && !shared {
@@ -41,9 +41,24 @@ func (v *view) next(last int) (ttl int, control string, shared bool) {
 	return 0, "", false
 }
 
+// behind reports whether a control met no router at a TTL but such as the subject
+// has passed: its way is longer, and that hop not beyond the subject's last.
+func (v *view) behind(ttl int, control string, last int) bool {
+	for _, a := range v.path.Hops[ttl-1].Of(control).Addrs {
+		// A translator puts the target's own address into everybody's words.
+		if v.byHost(a) || !slices.ContainsFunc(v.path.Hops[:last], func(h traceroute.Hop) bool { return slices.Contains(h.Of(subjectName).Addrs, a) }) {
+			return false
+		}
+	}
+	return true
+}
+
 // shares reports whether a control met no other router than the subject up to a
 // TTL: routers that share traffic among several send each flow one way.
 func (v *view) shares(control string, last int) bool {
+	if strings.HasPrefix(control, string(rawprobe.ControlSYN)) && v.forks() {
+		return false // each is a flow of its own: one seen here tells nothing of the next
+	}
 	for t := 1; t <= last; t++ {
 		subject, other := v.path.Hops[t-1].Of(subjectName).Addrs, v.path.Hops[t-1].Of(control).Addrs
 		if len(subject) == 0 || len(other) == 0 {
@@ -53,7 +68,13 @@ func (v *view) shares(control string, last int) bool {
 			return false
 		}
 	}
-	return true
+	// Where the control was not seen with the subject it may be anywhere.
+	return last == 0 || len(v.path.Hops[last-1].Of(control).Addrs) > 0
+}
+
+// forks reports whether several routers answered at one hop.
+func (v *view) forks() bool {
+	return slices.ContainsFunc(v.path.Hops, func(h traceroute.Hop) bool { return !h.Host && len(h.Addrs) > 1 })
 }
 
 // chance is the probability that every subject SYN that was to expire beyond a
@@ -127,6 +148,8 @@ func bracket(v *view) *Diagnosis {
 	v.reached(d, last)
 	ttl, control, shared := v.next(last)
 	switch {
+	case v.path.Unplaced > 0:
+		v.blurred(d, last)
 	case depth > 0 && last >= depth:
 		v.behindAddress(d, last)
 	case v.arrived != nil && !v.translated(): // else it may be the translator's word
@@ -203,13 +226,12 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	d.because("control-passes", "%s passed hop %d", words(control), ttl)
 	v.aliveEvidence(d)
 	v.ask(d, hops)
+	sameFlow, tcp := v.passesTCP(ttl)
 	if n := v.triesAt(last+1, ttl); n < silentTries {
 		d.Certainty = Likely
 		d.because("few-tries", "but no more than %s was sent to every hop there", plural(n, "SYN"))
 		d.or(HostFirewall, v.destination(), "the SYN may have got further, and a router's word of it been lost")
-	}
-	sameFlow, tcp := v.passesTCP(ttl)
-	if !tcp {
+	} else if !tcp {
 		d.Certainty = Likely
 		d.or(HostFirewall, v.destination(), "somebody may drop the routers' word about TCP alone, and the SYN have got further")
 	}
@@ -220,6 +242,7 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 		d.Certainty = Likely
 		d.because("other-way", "but it took another way than the SYN before that")
 		d.or(FlowDependent, *d.Fault, "the SYN and the control take different ways, of which one may be broken for all traffic")
+		v.further(d)
 		return
 	}
 	n, chance := v.oneLeg()
@@ -244,6 +267,27 @@ func (v *view) passesTCP(ttl int) (sameFlow, tcp bool) {
 		tcp = tcp || strings.HasPrefix(name, "tcp-")
 	}
 	return sameFlow, tcp
+}
+
+// further adds who else it may be where the hops beyond the subject's last one
+// are not known to be on its way.
+func (v *view) further(d *Diagnosis) {
+	d.or(NetworkFirewall, somewhere(), "the SYN's own way may go on in silence, and the SYN be lost further on")
+	d.or(HostFirewall, v.destination(), "or by the host")
+	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+}
+
+// blurred: routers said that the SYN expired, in words that do not tell where.
+func (v *view) blurred(d *Diagnosis, last int) {
+	d.Cause, d.Certainty, d.Fault = Unknown, Ambiguous, &Fault{Where: Nowhere}
+	d.Summary = fmt.Sprintf("SYNs to port %d are silently dropped, and the routers' words do not tell how far they get.", v.port)
+	d.Next = fmt.Sprintf("Ask whoever runs the firewalls in front of and on %s about rules for tcp/%d.", v.target, v.port)
+	d.because("unplaced", "%s of routers name no probe that expired: they quote too little of it", plural(v.path.Unplaced, "answer"))
+	v.aliveEvidence(d)
+	v.further(d)
+	if !v.alive() {
+		d.or(HostUnreachable, v.destination(), "or the host may be down")
+	}
 }
 
 // triesAt is how often the subject was sent to each of a range of TTLs, the
@@ -526,7 +570,7 @@ func otherFlows(v *view) *Diagnosis {
 	v.silence(d)
 	d.because("other-flows", "the same SYN from other source ports got an answer: %d of %d flows pass", len(through), len(tried)+1)
 	d.Summary = "Some connections get through and others do not, by their source port: one of several ways is broken."
-	if v.traced() && !v.onLink() {
+	if v.traced() && !v.onLink() && v.path.Unplaced == 0 {
 		v.reached(d, last)
 		d.Fault.Hops = v.leg(last, through)
 		d.Summary = fmt.Sprintf("Some connections get through and others do not, by their source port: one of several ways is broken %s.", span(d.Fault.Hops))

@@ -662,7 +662,7 @@ var cases = []explained{
 		see:  answered + "syn 0s\n +3.1s icmp host-unreachable",
 		want: `icmp-from-target: host-down host-unreachable likely
 			at destination ?:host
-			or host-firewall@destination
+			or host-firewall@destination network-firewall@path
 			why icmp-from-target echo-reply`,
 	}, {
 		name: "a loop behind the host's address",
