@@ -231,11 +231,9 @@ func silentRouters() []labCase {
 		{name: "all routers silent, open", net: mute(three, "r1", "r2", "r3"), verdict: "open", cause: "listening", certainty: "certain", within: quick},
 		{name: "all routers silent, closed", net: mute(three, "r1", "r2", "r3"), port: 81, verdict: "reject", cause: "port-closed", certainty: "certain",
 			where: "destination", hops: []string{"server"}, within: quick},
-		// TTL 2 draws the reset, and echoes find the host at hop 4; but nothing
-		// shows that they went the same way.
+		// TTL 2 draws the reset, and the host is known to be at hop 4.
 		{name: "all routers silent, r1 resets", net: mute(three.WithRules("r1", tcp80(netlab.Forward, netlab.Reset)), "r1", "r2", "r3"),
-			verdict: "reject", cause: "network-firewall", certainty: "likely", where: "path", device: "r1",
-			alternatives: []string{"port-closed"}, within: 2 * time.Second},
+			verdict: "reject", cause: "network-firewall", certainty: "certain", where: "path", device: "r1", within: 2 * time.Second},
 		{name: "all routers silent, r2 rejects", net: mute(three.WithRules("r2", tcp80(netlab.Forward, netlab.RejectAdmin)), "r1", "r2", "r3"),
 			verdict: "reject", cause: "network-firewall", certainty: "certain", where: "path", hops: []string{"r2"}, device: "r2", within: 2 * time.Second},
 	}

@@ -11,16 +11,27 @@ import (
 // [Machine] ask for. The kernel's is that of [Start]; package simnet has one
 // for its simulation.
 type Driver interface {
+	// Listen starts a service.
 	Listen(node string, s Service) error
+	// Die makes a node stop answering, with its carrier up.
 	Die(node string) error
+	// Revive ends what Die began.
 	Revive(node string) error
+	// SetLink takes an interface down or up.
 	SetLink(node, iface string, up bool) error
+	// NoCarrier pulls an interface's cable.
 	NoCarrier(node, iface string) error
+	// AddRules appends rules to a node's firewall.
 	AddRules(node string, rules []PlanRule) error
+	// AddRoutes adds routes, or replaces those to the same destinations.
 	AddRoutes(node string, routes []PlanRoute) error
+	// DelRoutes removes a node's routes to destinations.
 	DelRoutes(node string, dsts []netip.Prefix) error
+	// Hits counts the packets that a node's rules of one name have matched.
 	Hits(node, rule string) (uint64, error)
+	// FillConntrack leaves no room in a node's connection table.
 	FillConntrack(node string) error
+	// WarmNeighbor makes a node's entry for a neighbour fresh.
 	WarmNeighbor(node string, addr netip.Addr) error
 	// Neighbor returns the state of an entry as ip-neigh names it, in any case.
 	Neighbor(node string, addr netip.Addr) (string, error)

@@ -478,7 +478,7 @@ func TestOrder(t *testing.T) {
 			time.Sleep(took[target.Port()])
 			return probe(ctx, target, opt)
 		}
-		if code := w.run("-q", "one:82", "one:80", "one:81"); code != 3 {
+		if code := w.run("-q", "--trace=never", "one:82", "one:80", "one:81"); code != 3 {
 			t.Errorf("exit %d", code)
 		}
 		want := []string{"3s drop cause one:82\n", "3s open cause one:80\n", "4s reject cause one:81\n"}
@@ -489,7 +489,7 @@ func TestOrder(t *testing.T) {
 }
 
 func TestBounded(t *testing.T) {
-	for flag, limit := range map[string]int32{"-q": together, "--source-port=4000": 1} {
+	for flag, limit := range map[string]int32{"--trace=never": together, "-q": tracedTogether, "--source-port=4000": 1} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld()
 			var now, most atomic.Int32
