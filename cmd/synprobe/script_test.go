@@ -45,7 +45,7 @@ func moreAtOnce() {
 	chosen := false
 	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
 	if !chosen {
-		_ = flag.Set("test.parallel", "12") // the flag is there, and a number
+		_ = flag.Set("test.parallel", "16") // the flag is there, and a number
 	}
 }
 
