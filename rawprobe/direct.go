@@ -53,6 +53,7 @@ const (
 	// of equal weight they all take the broken one in less than one run in
 	// 1,000.
 	fewFlows, otherFlows = 2, 10
+	minFlowGrace         = 100 * time.Millisecond
 
 	// A router's "unreachable" weighs more or less by what the echo meets.
 	unreachableGrace = 400 * time.Millisecond
@@ -97,7 +98,7 @@ func (d *Direct) Step(now time.Time) (time.Time, bool, error) {
 	if settled {
 		return until, true, nil
 	}
-	if a := d.r.conclusive(); a != nil && d.r.contradicted(a) && d.r.echoSettled() && d.wantsFlows(a, now) {
+	if a := d.r.conclusive(); a != nil && d.r.contradicted(a) && d.r.echoSettled() && d.wantsFlows(now) {
 		n := fewFlows
 		if len(d.r.others) > 0 {
 			n = otherFlows - len(d.r.others)
@@ -245,13 +246,13 @@ func (d *Direct) settled(now time.Time) (bool, time.Time) {
 	case !r.echoSettled():
 		until = a.seen.Add(d.grace(a))
 	case r.contradicted(a):
-		if d.wantsFlows(a, now) {
+		if d.wantsFlows(now) {
 			return false, now
 		}
 		if r.othersAnswered() {
 			return true, now
 		}
-		until = d.flowsTried.Add(d.flowGrace(a))
+		until = d.flowsTried.Add(d.flowGrace())
 	default:
 		until = now
 	}
@@ -259,7 +260,7 @@ func (d *Direct) settled(now time.Time) (bool, time.Time) {
 }
 
 // wantsFlows reports whether it is time to try other source ports.
-func (d *Direct) wantsFlows(a *Reply, now time.Time) bool {
+func (d *Direct) wantsFlows(now time.Time) bool {
 	r := d.r
 	switch n := len(r.others); {
 	case n == 0:
@@ -267,13 +268,13 @@ func (d *Direct) wantsFlows(a *Reply, now time.Time) bool {
 	case n >= otherFlows, r.othersPass():
 		return false
 	}
-	return r.othersAnswered() || !now.Before(d.flowsTried.Add(d.flowGrace(a)))
+	return r.othersAnswered() || !now.Before(d.flowsTried.Add(d.flowGrace()))
 }
 
 // flowGrace is how long another flow's answer is waited for. Linux limits a
 // router's errors, so that many get none.
-func (d *Direct) flowGrace(a *Reply) time.Duration {
-	return min(max(3*a.RTT, 100*time.Millisecond), listenAfter)
+func (d *Direct) flowGrace() time.Duration {
+	return min(max(3*d.r.obs.MaxRTT(), minFlowGrace), listenAfter)
 }
 
 // silentUntil is when silence is believed.

@@ -56,6 +56,9 @@ type Event struct {
 	// tap, and at the transport header of one that was Delivered.
 	Data []byte
 	Time time.Time // the kernel's stamp
+	// Unstamped says that the kernel had not begun to stamp packets: Time is
+	// when this one was read.
+	Unstamped bool
 
 	// Delivered marks a second copy that the IP stack handed to a socket of
 	// ours, from the address From.

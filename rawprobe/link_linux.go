@@ -25,6 +25,8 @@ type link struct {
 	bind *net.Interface // of cfg.Interface
 	send int            // raw IP socket, or -1
 	hold []int          // sockets that keep source ports
+	// frames is a packet socket to send past the IP stack, or -1.
+	frames int
 
 	tap     *pcap.Listener
 	copies  []net.PacketConn
@@ -41,7 +43,7 @@ type link struct {
 // missing, ErrNoInterface that cfg names no interface of this machine.
 // Elsewhere than on Linux it answers errors.ErrUnsupported.
 func OpenLink(cfg LinkConfig) (Link, error) {
-	l := &link{cfg: cfg, send: -1, events: make(chan Event, eventQueue), done: make(chan struct{})}
+	l := &link{cfg: cfg, send: -1, frames: -1, events: make(chan Event, eventQueue), done: make(chan struct{})}
 	if err := l.open(); err != nil {
 		l.Close()
 		return nil, err
@@ -289,23 +291,32 @@ func (l *link) readTap() error {
 		l.emit(Event{
 			Data: append([]byte(nil), p.Data...), Time: p.Time,
 			Direction: p.Direction, Interface: p.Interface, Loopback: l.loops[p.Interface],
-			ARP: p.EtherType == pcap.EtherTypeARP, ChecksumPartial: p.ChecksumPartial,
+			ARP: p.EtherType == pcap.EtherTypeARP, ChecksumPartial: p.ChecksumPartial, Unstamped: !p.Stamped,
 		})
 	}
 }
+
+// maxFailures is how many errors in a row end the reading of copies.
+const maxFailures = 100
 
 // readCopies carries what passed the local firewall to the run. Losing one is
 // no failure of the run: the tap has it.
 func (l *link) readCopies(c net.PacketConn, icmp bool) {
 	buf := make([]byte, 2048)
-	for {
+	for failures := 0; ; {
 		n, from, err := c.ReadFrom(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			continue // an error queued on the socket, now taken off it
+			// An error queued on the socket, now taken off it; one that stays
+			// would keep us here for ever.
+			if failures++; failures > maxFailures {
+				return
+			}
+			continue
 		}
+		failures = 0
 		addr, ok := netip.AddrFromSlice(from.(*net.IPAddr).IP)
 		if !ok {
 			continue
@@ -354,7 +365,19 @@ func (l *link) sendLinkLayer(packet []byte, m *Machine, to [6]byte) error {
 	if packet[0]>>4 == 6 {
 		proto = unix.ETH_P_IPV6
 	}
-	return l.sendFrame(packet, m, proto, to)
+	if l.frames < 0 {
+		// The tap is not shown what its own socket sends (net/core/dev.c,
+		// skb_loop_sk), and that the probe left must be seen. Protocol 0: nothing
+		// is ever queued on it.
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return privilege("open packet socket", err)
+		}
+		l.frames = fd
+	}
+	sa := &unix.SockaddrLinklayer{Protocol: proto<<8 | proto>>8, Ifindex: m.Interface.Index, Halen: 6}
+	copy(sa.Addr[:], to[:])
+	return refusal(unix.Sendto(l.frames, packet, 0, sa))
 }
 
 func (l *link) sendFrame(packet []byte, m *Machine, proto uint16, to [6]byte) error {
@@ -420,7 +443,7 @@ func (l *link) Close() error {
 			c.Close()
 		}
 	}
-	for _, fd := range append(l.hold, l.send) {
+	for _, fd := range append(l.hold, l.send, l.frames) {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}

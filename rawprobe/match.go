@@ -33,6 +33,10 @@ type stream struct {
 // hundred milliseconds apart.
 const duplicateWindow = 2 * time.Millisecond
 
+// maxReplies bounds the record: a few hundred probes draw no more answers than
+// that, unless somebody floods us with copies.
+const maxReplies = 2048
+
 // handle takes in one packet.
 func (r *Run) handle(ev Event, now time.Time) {
 	switch {
@@ -134,7 +138,7 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 	if s.Departed != nil && (s.Departed.Interface == r.obs.Machine.Route.Interface || ev.Interface != r.obs.Machine.Route.Interface) {
 		return
 	}
-	s.Departed = &Departure{Time: ev.Time, Interface: ev.Interface, Flow: flow, EchoID: outID}
+	s.Departed = &Departure{Time: ev.Time, Unstamped: ev.Unstamped, Interface: ev.Interface, Flow: flow, EchoID: outID}
 	st.out, st.outID = flow, outID
 }
 
@@ -234,7 +238,7 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 		r.obs.Ignored.Unprovoked++
 		return
 	}
-	if s := &r.obs.Sent[reply.Probe]; s.Departed != nil {
+	if s := &r.obs.Sent[reply.Probe]; s.Departed != nil && !s.Departed.Unstamped && !ev.Unstamped {
 		reply.RTT = max(reply.Time.Sub(s.Departed.Time), 0)
 	}
 	for i := len(r.obs.Replies) - 1; i >= 0; i-- {
@@ -253,6 +257,10 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 			delete(r.early, key)
 		}
 		reply.Delivered = true
+	}
+	if len(r.obs.Replies) >= maxReplies {
+		r.obs.Ignored.Excess++
+		return
 	}
 	r.keys = append(r.keys, key)
 	r.obs.Replies = append(r.obs.Replies, reply)
@@ -429,8 +437,8 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 			flying[s.TTL] = i
 		}
 	}
-	_, full := flying[DefaultTTL]
-	if reply.Meaning() == SaysExpired && stepped >= 0 && (len(flying) != 1 || full) {
+	_, fullFlies := flying[DefaultTTL]
+	if reply.Meaning() == SaysExpired && stepped >= 0 && (len(flying) != 1 || fullFlies) {
 		// One of full TTL does not expire where others do that were meant to.
 		// Which of those it was its distance may show; no claim rests on that.
 		if i, ok := flying[reply.Distance()+1]; ok {
@@ -445,7 +453,7 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 		return false
 	case sent == 1:
 		reply.Exact = true
-	case len(flying) == 1 && flying[DefaultTTL] == 0:
+	case len(flying) == 1 && !fullFlies:
 		for _, i := range flying {
 			reply.Probe = i
 		}

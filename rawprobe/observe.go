@@ -53,9 +53,10 @@ type Machine struct {
 
 	Conntrack Conntrack
 
-	// ReversePathFilter is the effective rp_filter of the outgoing interface:
-	// 0 off, 1 strict, 2 loose (Documentation/networking/ip-sysctl.rst).
-	ReversePathFilter int
+	// ReversePathFilter is the effective rp_filter of each interface that has
+	// one, by its index: 1 strict, 2 loose
+	// (Documentation/networking/ip-sysctl.rst).
+	ReversePathFilter map[int]int
 }
 
 // Own reports whether a is one of this machine's own addresses.
@@ -230,7 +231,10 @@ func (s *Sent) Translated() (Flow, bool) {
 
 // Departure is a probe as the tap saw it leave.
 type Departure struct {
-	Time      time.Time // the kernel's stamp
+	Time time.Time // the kernel's stamp
+	// Unstamped says that the kernel did not stamp it yet: Time is when it was
+	// read, and good for no round trip.
+	Unstamped bool
 	Interface int
 	Flow      Flow   // after this machine's own translation
 	EchoID    uint16 // the identifier of an echo, which translation may change
@@ -276,7 +280,7 @@ type Reply struct {
 	Exact bool
 
 	Time time.Time     // the kernel's stamp
-	RTT  time.Duration // from the probe's departure; 0 where that was not seen
+	RTT  time.Duration // from the probe's departure by the kernel's stamps; 0 where one is missing
 	From netip.Addr
 	TTL  int // as it arrived
 
@@ -323,6 +327,8 @@ type Ignored struct {
 	// Duplicates are copies of one packet: seen on two interfaces, or sent
 	// twice by the network.
 	Duplicates int
+	// Excess answers are those beyond what a record holds.
+	Excess int
 	// Advice is ICMP that is no answer: source quench, redirect.
 	Advice int
 }

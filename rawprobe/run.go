@@ -125,7 +125,7 @@ func (r *Run) prepare() (bool, error) {
 	}
 	return true, r.link.Watch(pcap.Interest{
 		Family: family(flow.Dst.Addr()), ISN: r.isn, Port: flow.Src.Port(), PeerPort: flow.Dst.Port(),
-		EchoID: r.echo.id, EchoCookie: r.echo.cookie, Neighbors: m.Interface.Resolves,
+		UDPPorts: []uint16{flow.Src.Port()}, EchoID: r.echo.id, EchoCookie: r.echo.cookie, Neighbors: m.Interface.Resolves,
 	})
 }
 

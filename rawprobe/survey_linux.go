@@ -83,6 +83,10 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 	if src.IsValid() {
 		m.Route.Source = src.WithZone("")
 	}
+	if m.Route.Gateway.IsValid() && m.Route.Gateway.Is4() != dst.Is4() {
+		// A next hop of the other family (RFC 5549): our questions speak one.
+		m.Interface.Resolves = false
+	}
 	m.source(dst)
 	if m.Route.Outcome != RouteFound {
 		return m, nil // nothing will be sent by any route
@@ -92,7 +96,6 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 		return m, err
 	}
 	m.Route.ByPort = !m.Route.Local && (raw.Outcome != m.Route.Outcome || raw.Gateway != m.Route.Gateway || raw.Interface != m.Route.Interface)
-	m.ReversePathFilter = reversePathFilter(m.Interface.Name, dst)
 	m.Conntrack = conntrack()
 	return m, nil
 }
@@ -296,13 +299,25 @@ func linkMTU(links []netlink.Link, index int) int {
 	return 1500
 }
 
-// reversePathFilter is the filter in force on an interface: "The max value
-// from conf/{all,interface}/rp_filter is used" (ip-sysctl.rst). IPv6 has none.
-func reversePathFilter(name string, dst netip.Addr) int {
-	if dst.Is6() || strings.ContainsAny(name, "/") {
-		return 0
+// reversePathFilters are the filters in force on the interfaces: "The max value
+// from conf/{all,interface}/rp_filter is used" (ip-sysctl.rst), of the interface
+// on which a packet comes in. IPv6 has none.
+func reversePathFilters() map[int]int {
+	const conf = "/proc/sys/net/ipv4/conf/"
+	ifs, err := net.Interfaces()
+	if err != nil {
+		return nil
 	}
-	return max(procInt("/proc/sys/net/ipv4/conf/all/rp_filter"), procInt("/proc/sys/net/ipv4/conf/"+name+"/rp_filter"))
+	all, found := procInt(conf+"all/rp_filter"), make(map[int]int)
+	for _, ifi := range ifs {
+		if strings.Contains(ifi.Name, "/") {
+			continue
+		}
+		if v := max(all, procInt(conf+ifi.Name+"/rp_filter")); v > 0 {
+			found[ifi.Index] = v
+		}
+	}
+	return found
 }
 
 func conntrack() Conntrack {
@@ -340,6 +355,9 @@ var neighborStates = map[int]NeighborState{
 // Final implements Link.
 func (l *link) Final(m *Machine, target netip.Addr) TapStats {
 	m.Conntrack = conntrack()
+	if target.Is4() {
+		m.ReversePathFilter = reversePathFilters()
+	}
 	family := netlink.FAMILY_V4
 	if hop := m.Route.NextHop(target); hop.Is6() {
 		family = netlink.FAMILY_V6

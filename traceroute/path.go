@@ -211,7 +211,7 @@ func read(o *rawprobe.Observations, name func(*rawprobe.Sent) (string, bool)) Pa
 		}
 		s := &o.Sent[r.Probe]
 		if n, ok := name(s); ok && onPath(s) && r.Exact {
-			p.answer(n, s, r, byHost(o, s, r))
+			p.answer(n, s, r, byHost(o, s, r), s.Kind != rawprobe.Subject && s.Kind != rawprobe.OtherFlow && Forged(o, r))
 		}
 	}
 	p.place(o, name)
@@ -236,7 +236,7 @@ func (p *Path) place(o *rawprobe.Observations, name func(*rawprobe.Sent) (string
 		}
 		if ttl := p.Find(r.From); ttl > 0 && p.Hops[ttl-1].Of(n).Tries > 0 {
 			s.TTL = ttl
-			p.answer(n, &s, r, false)
+			p.answer(n, &s, r, false, false)
 		} else if s.Kind == rawprobe.Subject {
 			p.Unplaced++
 		}
@@ -257,7 +257,7 @@ func (p *Path) at(ttl int) *Hop {
 }
 
 // answer takes in one answer to a stepped probe.
-func (p *Path) answer(name string, s *rawprobe.Sent, r *rawprobe.Reply, host bool) {
+func (p *Path) answer(name string, s *rawprobe.Sent, r *rawprobe.Reply, host, forged bool) {
 	h := p.at(s.TTL)
 	q := h.Of(name)
 	subject := s.Kind == rawprobe.Subject || s.Kind == rawprobe.OtherFlow
@@ -265,6 +265,8 @@ func (p *Path) answer(name string, s *rawprobe.Sent, r *rawprobe.Reply, host boo
 	switch {
 	case r.Meaning() == rawprobe.SaysExpired:
 		status = Passes
+	case host && forged:
+		q.InName = true
 	case host:
 		q.InName = true
 		if !subject || r.Kind == rawprobe.SynAck {
@@ -287,6 +289,30 @@ func (p *Path) answer(name string, s *rawprobe.Sent, r *rawprobe.Reply, host boo
 		q.RTT = r.RTT
 	}
 	h.Probes[name] = q
+}
+
+// Forged reports whether a TCP answer to a control, in the host's name, seems to
+// have been made by a device before the host: it came from nearer than the
+// host's echo replies, or, where there are none, from no farther than a router.
+func Forged(o *rawprobe.Observations, r *rawprobe.Reply) bool {
+	if r.Kind != rawprobe.Reset && r.Kind != rawprobe.SynAck {
+		return false
+	}
+	echoes, routers := -1, -1
+	for i := range o.Replies {
+		switch e := &o.Replies[i]; {
+		case e.Kind == rawprobe.EchoReply && e.From == r.From:
+			if d := e.Distance(); echoes < 0 || d < echoes {
+				echoes = d
+			}
+		case e.Meaning() == rawprobe.SaysExpired && e.From != r.From:
+			routers = max(routers, e.Distance())
+		}
+	}
+	if echoes >= 0 {
+		return r.Distance() < echoes
+	}
+	return r.Distance() <= routers
 }
 
 // byHost reports whether an answer is what the host itself would send. A reset

@@ -121,10 +121,13 @@ func (r record) reply(probe int, kind rawprobe.ReplyKind, from netip.Addr, edit 
 }
 
 // expired is router k's word that the probe expired there.
-func (r record) expired(probe, k int) { r.error(probe, r.router(k), r.family.expired) }
+func (r record) expired(probe, k int) {
+	r.error(probe, r.router(k), r.family.expired, func(a *rawprobe.Reply) { a.TTL = 64 - (k - 1) })
+}
 
-func (r record) error(probe int, from netip.Addr, what icmp) {
-	r.reply(probe, rawprobe.ICMPError, from, func(a *rawprobe.Reply) { a.Type, a.Code = what.typ, what.code })
+func (r record) error(probe int, from netip.Addr, what icmp, edit ...func(*rawprobe.Reply)) {
+	say := func(a *rawprobe.Reply) { a.Type, a.Code = what.typ, what.code }
+	r.reply(probe, rawprobe.ICMPError, from, append(edit, say)...)
 }
 
 func (r record) host(probe int, kind rawprobe.ReplyKind) { r.reply(probe, kind, r.family.host) }

@@ -67,6 +67,6 @@ func (t *tracer) proven() bool {
 	return false
 }
 
-// Settled implements rawprobe.Settler: once only the proof is missing, the
-// verdict stands without it.
-func (t *tracer) Settled() bool { return t.proof.settled }
+// Settled implements rawprobe.Settler: once the subject is answered, or only the
+// proof is missing, there is a verdict without what is still awaited.
+func (t *tracer) Settled() bool { return t.proof.settled || t.answered }

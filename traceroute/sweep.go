@@ -1,7 +1,9 @@
 package traceroute
 
 import (
+	"fmt"
 	"math"
+	"net/netip"
 	"time"
 
 	"synprobe/rawprobe"
@@ -88,7 +90,7 @@ func (t *tracer) trace() (wake time.Time, busy bool, err error) {
 	if t.read != len(t.o.Replies)+len(t.o.Sent) {
 		t.path, t.read = Read(t.o), len(t.o.Replies)+len(t.o.Sent)
 	}
-	p := pending{wake: t.first.Add(longest)}
+	p := pending{wake: t.end()}
 	a := t.r.Conclusive()
 	switch {
 	case a != nil && a.Kind != rawprobe.ICMPError:
@@ -104,6 +106,7 @@ func (t *tracer) trace() (wake time.Time, busy bool, err error) {
 		p.add(t.subject(t.frontier()))
 		p.add(t.echoes())
 		p.add(t.substitute())
+		p.add(t.tcpControls())
 		p.add(t.otherFlows())
 	}
 	return p.wake, p.busy, p.err
@@ -185,7 +188,10 @@ func (t *tracer) mayReach(n int) bool {
 			n++
 		}
 	}
-	return n+max(direct, t.direct.Wanted()) <= maxSubject
+	if t.r.Conclusive() == nil {
+		direct = max(direct, t.direct.Wanted())
+	}
+	return n+direct <= maxSubject
 }
 
 // short reports whether the subject stops before the last router, so that SYNs
@@ -199,7 +205,10 @@ func (t *tracer) short() bool {
 // a loop's hops.
 func (t *tracer) refusedWithin(a *rawprobe.Reply) int {
 	if a.Meaning() == rawprobe.SaysExpired {
-		return min(loopHops, t.opt.MaxHops)
+		if again := t.repeats(); again > 0 {
+			return min(max(loopHops, again+1), t.opt.MaxHops)
+		}
+		return min(max(loopHops, t.path.Last(string(rawprobe.Subject))+gap), t.opt.MaxHops)
 	}
 	if ttl := t.path.Find(a.From); ttl > 0 {
 		return ttl
@@ -207,13 +216,29 @@ func (t *tracer) refusedWithin(a *rawprobe.Reply) int {
 	return min(a.Distance()+2, t.opt.MaxHops)
 }
 
-// loopHops is how many hops of a loop are shown: enough to see the period.
+// loopHops is how many hops of a loop are shown at least: enough to see the
+// period of one that is near.
 const loopHops = 8
+
+// repeats is the first TTL at which the subject met a router again that it had
+// left, 0 where it did not.
+func (t *tracer) repeats() int {
+	seen := make(map[netip.Addr]int)
+	for i := range t.path.Hops {
+		if q := t.path.Hops[i].Of(string(rawprobe.Subject)); q.Status == Passes {
+			if first, ok := seen[q.Addrs[0]]; ok && i-first > 1 {
+				return i + 1
+			}
+			seen[q.Addrs[0]] = i
+		}
+	}
+	return 0
+}
 
 // subject sweeps the subject up to a TTL.
 func (t *tracer) subject(upTo int) (wake time.Time, busy bool, err error) {
 	s := t.sweep(string(rawprobe.Subject), t.r.SendSubject)
-	p := pending{wake: t.first.Add(longest)}
+	p := pending{wake: t.end()}
 	answered := t.r.Conclusive() != nil
 	last := t.path.Last(s.name)
 	for ttl := 1; ttl <= upTo; ttl++ {
@@ -283,10 +308,11 @@ func Loss(o *rawprobe.Observations) float64 {
 }
 
 // echoes sweeps ICMP echo: one to each hop, more where neither it nor the
-// subject has found anybody and the fault may lie.
+// subject has found anybody and the fault may lie, and right before the host:
+// there one that got lost would put the host a hop too far away.
 func (t *tracer) echoes() (wake time.Time, busy bool, err error) {
 	s := t.sweep(string(rawprobe.Echo), t.r.SendEcho)
-	p := pending{wake: t.first.Add(longest)}
+	p := pending{wake: t.end()}
 	depth, measured := t.depth()
 	upTo := min(t.routers()+gap, t.opt.MaxHops)
 	if depth > 0 {
@@ -297,10 +323,15 @@ func (t *tracer) echoes() (wake time.Time, busy bool, err error) {
 	}
 	last := t.path.Last(string(rawprobe.Subject))
 	tries, pace := t.tries()
+	beyond := t.beyond(last)
+	answered := t.r.Conclusive() != nil
+	if answered {
+		tries, pace = stepTries, stepPatience
+	}
 	for ttl := 1; ttl <= upTo; ttl++ {
 		n := 1
 		switch {
-		case t.r.Conclusive() == nil && ttl > last && t.beyond(last) == 0:
+		case !answered && ttl > last && (beyond == 0 || ttl < beyond):
 			n = tries
 		case measured && ttl == depth-1:
 			n = tries // the host may be that near, and its answer lost
@@ -385,7 +416,7 @@ func (t *tracer) alive(kind rawprobe.ProbeKind) bool { return t.answer(kind) != 
 func (t *tracer) answer(kind rawprobe.ProbeKind) *rawprobe.Reply {
 	for i := range t.o.Replies {
 		r := &t.o.Replies[i]
-		if s := &t.o.Sent[r.Probe]; s.Kind == kind && !s.Stepped() && byHost(t.o, s, r) {
+		if s := &t.o.Sent[r.Probe]; s.Kind == kind && !s.Stepped() && byHost(t.o, s, r) && !Forged(t.o, r) {
 			return r
 		}
 	}
@@ -418,7 +449,7 @@ func (t *tracer) substitute() (wake time.Time, busy bool, err error) {
 			return wake, false, nil
 		}
 	}
-	p := pending{wake: t.first.Add(longest)}
+	p := pending{wake: t.end()}
 	depth, measured := t.depth()
 	if !measured {
 		depth = min(depth+1, t.opt.MaxHops)
@@ -429,6 +460,39 @@ func (t *tracer) substitute() (wake time.Time, busy bool, err error) {
 		p.add(t.ask(s, ttl, min(tries, 2), pace))
 	}
 	return p.wake, p.busy, p.err
+}
+
+// tcpControls steps an ACK of the subject's own five-tuple, and a SYN to another
+// port, to the first router that the subject does not reach and an echo does:
+// somebody on the way may drop the errors about TCP, and not the SYN.
+func (t *tracer) tcpControls() (wake time.Time, busy bool, err error) {
+	ttl := t.beyond(t.path.Last(string(rawprobe.Subject)))
+	if ttl == 0 || ttl == t.path.Depth || t.now.Before(t.begun.Add(stepPatience)) {
+		return t.begun.Add(stepPatience), ttl != 0 && t.now.Before(t.begun.Add(stepPatience)), nil
+	}
+	port := t.answeredPort()
+	tries, pace := t.tries()
+	p := pending{wake: t.end()}
+	p.add(t.ask(t.sweep(string(rawprobe.ControlACK), t.r.SendACK), ttl, min(tries, stepTries), pace))
+	name := fmt.Sprintf("%s:%d", rawprobe.ControlSYN, port)
+	p.add(t.ask(t.sweep(name, func(ttl int) error { return t.r.SendSYN(port, ttl) }), ttl, tries, pace))
+	return p.wake, p.busy, p.err
+}
+
+// answeredPort is the first of the control ports that the host answered, the
+// first of all where it answered none.
+func (t *tracer) answeredPort() uint16 {
+	ports := t.controlPorts()
+	for _, port := range ports {
+		for i := range t.o.Replies {
+			r := &t.o.Replies[i]
+			s := &t.o.Sent[r.Probe]
+			if s.Kind == rawprobe.ControlSYN && !s.Stepped() && s.Flow.Dst.Port() == port && byHost(t.o, s, r) && !Forged(t.o, r) {
+				return port
+			}
+		}
+	}
+	return ports[0]
 }
 
 // brief reports whether nobody is left who may still say that the host is
@@ -520,7 +584,7 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 	if f.stepped == nil {
 		f.stepped = t.sweep("flow", func(ttl int) error { return t.r.SendOther(port, ttl) })
 	}
-	p := pending{wake: t.first.Add(longest)}
+	p := pending{wake: t.end()}
 	depth, _ := t.depth()
 	passing := ReadFlow(t.o, t.flowPort(port))
 	for ttl := 1; ttl < depth; ttl++ {

@@ -66,7 +66,7 @@ func Observe(ctx context.Context, link rawprobe.Link, target netip.AddrPort, opt
 		trace.Flows = defaultFlows
 	}
 	return rawprobe.ObserveWith(ctx, link, target, opt, func(r *rawprobe.Run) rawprobe.Plan {
-		return &tracer{r: r, o: r.Observations(), opt: trace, direct: rawprobe.NewDirect(r)}
+		return &tracer{r: r, o: r.Observations(), opt: trace, limit: opt.Timeout, direct: rawprobe.NewDirect(r)}
 	})
 }
 
@@ -77,6 +77,9 @@ const (
 	quiet = 100 * time.Millisecond
 	// quietBlind is the same where nothing has answered yet.
 	quietBlind = 250 * time.Millisecond
+
+	// quietLongest leaves time to trace on a path of any length.
+	quietLongest = 2 * time.Second
 
 	// pace parts the tries for one TTL. Linux limits errors to a burst of 6
 	// and one a second for each peer, IOS to one in 500 ms: with two kinds of
@@ -109,8 +112,10 @@ const (
 	// confirmRounds keep the subject SYNs that reach the host at six.
 	confirmRounds = 3
 
-	// longest is the end of a trace.
-	longest = 4300 * time.Millisecond
+	// longest is the end of a trace, plus round trips where there are any: its
+	// three rounds, and the last word.
+	longest    = 4300 * time.Millisecond
+	roundTrips = 4
 )
 
 // commonPorts are the ports where hosts most often answer. Two of them that
@@ -126,13 +131,15 @@ type tracer struct {
 	opt    Options
 	direct *rawprobe.Direct
 
-	first time.Time // when the run began
-	begun time.Time // when the trace began; zero while it has not
+	limit time.Duration // what the caller wants to wait at most; 0 for no wish
+	first time.Time     // when the run began
+	begun time.Time     // when the trace began; zero while it has not
 	now   time.Time
 
 	sweeps map[string]*sweep
 
-	askedHost int // how often the host was asked other things
+	answered  bool // the direct questions have their answer: the path only adds to it
+	askedHost int  // how often the host was asked other things
 	path      Path
 	read      int // of how many packets the path was read
 	flows     flows
@@ -179,7 +186,7 @@ func (t *tracer) Step(now time.Time) (time.Time, bool, error) {
 		}
 		return wake, false, nil
 	}
-	if end := t.first.Add(longest); !now.Before(end) {
+	if end := t.end(); !now.Before(end) {
 		return t.prove()
 	}
 	if done {
@@ -205,15 +212,24 @@ func (t *tracer) beginAt(done bool) (time.Time, bool) {
 			// The direct questions come to an end first.
 			return t.now.Add(time.Hour), true
 		}
+		t.answered = true
 		return t.now, true
 	}
-	if done || m.Interface.Resolves && !t.neighborAlive() {
+	if done || m.Interface.Resolves && !t.neighborAlive() && len(t.o.Replies) == 0 {
 		return t.now.Add(time.Hour), !done
 	}
 	if e := t.echo(); e != nil {
-		return t.first.Add(max(quiet, 4*e.RTT)), true
+		return t.first.Add(min(max(quiet, 4*e.RTT), quietLongest)), true
 	}
 	return t.first.Add(quietBlind), true
+}
+
+// end is when the trace ends, whatever is still to be found out.
+func (t *tracer) end() time.Time {
+	if t.limit > 0 {
+		return t.first.Add(t.limit)
+	}
+	return t.first.Add(longest + roundTrips*t.o.MaxRTT())
 }
 
 // sent reports whether a subject SYN left this machine.
@@ -229,7 +245,8 @@ func (t *tracer) sent() bool {
 // plain reports whether an answer is one that needs no path: the host's own, as
 // far as its echo can show.
 func (t *tracer) plain(a *rawprobe.Reply) bool {
-	onLink := !t.o.Machine.Route.Gateway.IsValid()
+	// A tunnel has no gateway either, but routers behind it.
+	onLink := !t.o.Machine.Route.Gateway.IsValid() && t.o.Machine.Interface.Resolves
 	if a.Kind == rawprobe.ICMPError {
 		return a.From == t.o.Target.Addr().WithZone("") && a.Meaning() == rawprobe.SaysRefused || onLink
 	}

@@ -77,7 +77,7 @@ func (t *tracer) whoAnswered(a *rawprobe.Reply) (wake time.Time, busy bool, err 
 		}
 	}
 	w.tries = 0
-	if w.ttl <= w.below || w.ttl > t.opt.MaxHops {
+	if w.ttl <= w.below || w.ttl > t.opt.MaxHops || w.ttl > t.routers() && !t.mayReach(1) {
 		w.done = true
 		return wake, false, nil
 	}

@@ -52,15 +52,16 @@ func refusals() []labCase {
 		{name: "host resets", net: two.WithRules("server", tcp80(netlab.Input, netlab.Reset)),
 			verdict: "reject", cause: "port-closed", certainty: "certain", where: "destination", hops: []string{"server"}, within: quick},
 		{name: "router without a route", net: two.WithRoutes("r1", netlab.Route{To: "server", Type: netlab.NoRoute}),
-			verdict: "network-down", cause: "net-unreachable", certainty: "certain", where: "path", hops: []string{"r1"}, within: time.Second},
+			verdict: "network-down", cause: "net-unreachable", certainty: "likely", alternatives: []string{"network-firewall"}, where: "path", hops: []string{"r1"}, within: time.Second},
 		{name: "router prohibits", net: two.WithRoutes("r1", netlab.Route{To: "server", Type: netlab.Prohibit}),
 			verdict: "reject", cause: "network-firewall", certainty: "certain", where: "path", hops: []string{"r1"}, within: time.Second},
 		{name: "router has an unreachable route", only: []netlab.Family{netlab.IPv4},
 			net:     two.WithRoutes("r1", netlab.Route{To: "server", Type: netlab.Unreachable}),
-			verdict: "host-down", cause: "host-unreachable", certainty: "certain", where: "destination", hops: []string{"server"}, within: time.Second},
+			verdict: "host-down", cause: "host-unreachable", certainty: "likely", where: "destination", hops: []string{"server"},
+			alternatives: []string{"network-firewall"}, within: time.Second},
 		{name: "router has an unreachable route", only: []netlab.Family{netlab.IPv6}, // the kernel says "no route" for it
 			net:     two.WithRoutes("r1", netlab.Route{To: "server", Type: netlab.Unreachable}),
-			verdict: "network-down", cause: "net-unreachable", certainty: "certain", where: "path", hops: []string{"r1"}, within: time.Second},
+			verdict: "network-down", cause: "net-unreachable", certainty: "likely", alternatives: []string{"network-firewall"}, where: "path", hops: []string{"r1"}, within: time.Second},
 		{name: "routing loop",
 			net: two.WithRoutes("r1", netlab.Route{To: "server", Type: netlab.NoRoute}, netlab.Route{To: "default", Next: []string{"r2"}}).
 				WithRoutes("r2", netlab.Route{To: "server", Type: netlab.NoRoute}, netlab.Route{To: "default", Next: []string{"r1"}}),
@@ -205,7 +206,8 @@ func ownMachine() []labCase {
 			With("client", func(n *netlab.Node) {
 				n.Policies = []netlab.Policy{{Table: 100, Proto: netlab.TCP, DstPort: 80}}
 			}),
-			verdict: "reject", cause: "network-firewall", certainty: "certain", where: "path", hops: []string{"r2"}, evidence: []string{"policy-route"}, within: 2 * time.Second},
+			verdict: "reject", cause: "network-firewall", certainty: "likely", where: "path", hops: []string{"r2"},
+			alternatives: []string{"local-firewall"}, evidence: []string{"policy-route"}, within: 2 * time.Second},
 	}...)
 }
 

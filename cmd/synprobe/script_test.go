@@ -14,9 +14,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The lab waits for silence far more than it computes. A -parallel on the
-	// command line is parsed later and wins.
-	flag.Set("test.parallel", "12")
 	testscript.Main(cleanly{m}, map[string]func(){
 		"synprobe": func() { os.Exit(cli.Main(os.Args)) },
 	})
@@ -48,7 +45,7 @@ func moreAtOnce() {
 	chosen := false
 	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
 	if !chosen {
-		_ = flag.Set("test.parallel", "5") // the flag is there, and a number
+		_ = flag.Set("test.parallel", "12") // the flag is there, and a number
 	}
 }
 

@@ -231,9 +231,11 @@ func silentRouters() []labCase {
 		{name: "all routers silent, open", net: mute(three, "r1", "r2", "r3"), verdict: "open", cause: "listening", certainty: "certain", within: quick},
 		{name: "all routers silent, closed", net: mute(three, "r1", "r2", "r3"), port: 81, verdict: "reject", cause: "port-closed", certainty: "certain",
 			where: "destination", hops: []string{"server"}, within: quick},
-		// TTL 2 draws the reset, and the host is known to be at hop 4.
+		// TTL 2 draws the reset, and echoes find the host at hop 4; but nothing
+		// shows that they went the same way.
 		{name: "all routers silent, r1 resets", net: mute(three.WithRules("r1", tcp80(netlab.Forward, netlab.Reset)), "r1", "r2", "r3"),
-			verdict: "reject", cause: "network-firewall", certainty: "certain", where: "path", device: "r1", within: 2 * time.Second},
+			verdict: "reject", cause: "network-firewall", certainty: "likely", where: "path", device: "r1",
+			alternatives: []string{"port-closed"}, within: 2 * time.Second},
 		{name: "all routers silent, r2 rejects", net: mute(three.WithRules("r2", tcp80(netlab.Forward, netlab.RejectAdmin)), "r1", "r2", "r3"),
 			verdict: "reject", cause: "network-firewall", certainty: "certain", where: "path", hops: []string{"r2"}, device: "r2", within: 2 * time.Second},
 	}
@@ -295,7 +297,8 @@ func blackHoles() []labCase {
 		{name: "prohibit route on r2", net: three.WithRoutes("r2", netlab.Route{To: "server", Type: netlab.Prohibit}),
 			verdict: "reject", cause: "network-firewall", certainty: "certain", where: "path", hops: []string{"r2"}, within: time.Second},
 		{name: "no route on r2", net: three.WithRoutes("r2", netlab.Route{To: "server", Type: netlab.NoRoute}),
-			verdict: "network-down", cause: "net-unreachable", certainty: "certain", where: "path", hops: []string{"r2"}, within: time.Second},
+			verdict: "network-down", cause: "net-unreachable", certainty: "likely", where: "path", hops: []string{"r2"},
+			alternatives: []string{"network-firewall"}, within: time.Second},
 		{name: "loop of r2 and r3",
 			net: three.WithRoutes("r2", netlab.Route{To: "server", Type: netlab.NoRoute}, netlab.Route{To: "default", Next: []string{"r3"}}).
 				WithRoutes("r3", netlab.Route{To: "server", Type: netlab.NoRoute}, netlab.Route{To: "default", Next: []string{"r2"}}).

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"synprobe/rawprobe"
 	"synprobe/rawprobe/wire"
@@ -71,7 +72,7 @@ func (v *view) compare(rs []*rawprobe.Reply) comparison {
 func (v *view) distance(d *Diagnosis, rs []*rawprobe.Reply, c comparison) {
 	switch r := rs[0]; c {
 	case same:
-		if len(v.echoes) > 0 && !v.m.Route.Local {
+		if len(v.echoes) > 0 && !v.here() {
 			d.because("same-distance", "%s came from the same distance as the host's echo reply (%s)", describe(r), plural(r.Distance(), "router"))
 		}
 	case nearer, farther, mixed:
@@ -141,7 +142,7 @@ func synAck(v *view) *Diagnosis {
 		d.Next = "Look at this machine's redirect rules (nft list ruleset): a local proxy or service mesh."
 		return d
 	}
-	if v.m.Route.Local {
+	if v.here() {
 		return d
 	}
 	at := v.origin(rs)
@@ -198,7 +199,7 @@ func reset(v *view) *Diagnosis {
 		d.Summary = fmt.Sprintf("This machine itself refuses: its own rules redirect the connection to %s, where nothing listens.", v.out)
 		d.Next = "Look at this machine's redirect rules (nft list ruleset), and whether its local proxy runs."
 		return d
-	case v.m.Route.Local:
+	case v.here():
 		d.Summary = fmt.Sprintf("Nothing listens on port %d of this machine, or its own firewall resets.", v.port)
 		d.Next = fmt.Sprintf("Check that the service runs and listens on %s (ss -ltn).", v.target)
 		return d
@@ -243,7 +244,8 @@ func reset(v *view) *Diagnosis {
 // icmpFromTarget: the target's own address sent an ICMP error.
 func icmpFromTarget(v *view) *Diagnosis {
 	r := v.refusal()
-	if r == nil || !v.byHost(r.From) {
+	behind := r != nil && r.From == r.QuotedDst.Addr() // of a translator
+	if r == nil || !v.byHost(r.From) && !behind {
 		return nil
 	}
 	d := &Diagnosis{Certainty: Certain, RTT: r.RTT, Fault: ptr(v.destination())}
@@ -313,21 +315,22 @@ func icmpFromRouter(v *view) *Diagnosis {
 	if agreed {
 		d.because("echo-refused", "ICMP echo met the same: %s from %s", describe(echo), echo.From)
 	}
-	if !agreed {
-		d.Certainty = Likely
-		d.or(NetworkFirewall, v.device(r.From), "a firewall can send the same message, and nothing else of the host's was seen")
+	sure, why := false, "a firewall can send the same message, and nothing else of the host's was seen"
+	if agreed {
+		why = "a firewall that refuses everything for this host can send the same message"
 	}
 	switch m {
 	case rawprobe.SaysHostUnreachable:
 		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.destination())
+		sure = r.RTT >= searchTime
 		is := "is"
-		if !agreed {
+		if !sure && !agreed {
 			is = "seems to be"
 		}
 		d.Summary = fmt.Sprintf("The host %s down: the router %s can't reach it.", is, r.From)
 		d.Next = fmt.Sprintf("Check that %s is up and connected to the network of %s.", v.target, r.From)
-		if r.RTT > 0 {
-			d.because("icmp-from-router", "it came %s after the SYN", ms(r.RTT))
+		if sure {
+			d.because("searched", "it came %s after the SYN: the router searched for the host", ms(r.RTT))
 		}
 	case rawprobe.SaysNetworkUnreachable:
 		d.Verdict, d.Cause = NetworkDown, NetUnreachable
@@ -336,14 +339,24 @@ func icmpFromRouter(v *view) *Diagnosis {
 	case rawprobe.SaysExpired:
 		d.Verdict, d.Cause = NetworkDown, RoutingLoop
 		if hops := v.period(); hops != nil {
+			sure = true
 			d.Fault.Hops = hops
 			d.because("loop", "the same routers answer again and again from TTL %d on", hops[0].TTL)
 		}
+		why = "a device that lowers TTLs, or that sends the same message on purpose, looks the same"
 		d.Summary = fmt.Sprintf("The packet goes round: its TTL was used up at %s.", r.From)
 		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.target)
 	}
+	if !sure {
+		d.Certainty = Likely
+		d.or(NetworkFirewall, v.device(r.From), "%s", why)
+	}
 	return d
 }
+
+// searchTime is less than a router takes to search for a host, three requests a
+// second apart, and more than any takes to refuse a packet.
+const searchTime = 2500 * time.Millisecond
 
 // oldConnection: a bare ACK is all that came back. It is how a host, or a
 // stateful device, answers a SYN within a connection that it still holds (RFC

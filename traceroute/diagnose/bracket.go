@@ -77,20 +77,29 @@ func (v *view) forks() bool {
 	return slices.ContainsFunc(v.path.Hops, func(h traceroute.Hop) bool { return !h.Host && len(h.Addrs) > 1 })
 }
 
-// chance is the probability that every subject SYN that had to get beyond a hop
-// was lost by the loss that echoes saw.
+// chance is the probability that every subject SYN that was to expire beyond a
+// hop, or the word of it, was lost by the loss that echoes saw; where none was
+// sent, that every one for the host was.
 func (v *view) chance(last int) float64 {
 	loss := traceroute.Loss(v.o)
 	if loss == 0 {
 		return 0
 	}
-	n := 0
+	stepped, full := 0, 0
 	for i := range v.o.Sent {
-		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject && s.TTL > last && s.Refused == rawprobe.NotRefused {
-			n++
+		switch s := &v.o.Sent[i]; {
+		case s.Kind != rawprobe.Subject || s.Refused != rawprobe.NotRefused || s.TTL <= last:
+		case s.Stepped():
+			stepped++
+		default:
+			full++
 		}
 	}
-	return math.Pow(loss, float64(n))
+	if stepped > 0 {
+		// What the host drops in any case is no further proof of where.
+		return math.Pow(loss, float64(stepped))
+	}
+	return math.Pow(loss, float64(full))
 }
 
 // suspects are the hops from one TTL to another. TTL 0, this machine, is none:
@@ -139,12 +148,12 @@ func bracket(v *view) *Diagnosis {
 	v.reached(d, last)
 	ttl, control, shared := v.next(last)
 	switch {
-	case v.arrived != nil:
-		v.lastStep(d)
-	case v.path.Unplaced > 0:
+	case v.path.Unplaced > 0 && v.arrived == nil:
 		v.blurred(d, last)
 	case depth > 0 && last >= depth:
 		v.behindAddress(d, last)
+	case v.arrived != nil && !v.translated(): // else it may be the translator's word
+		v.lastStep(d)
 	case ttl == 0 && !v.alive():
 		v.blackHole(d, last)
 	case ttl == 0:
@@ -185,11 +194,13 @@ func (v *view) reached(d *Diagnosis, last int) {
 			beyond, tries = t, max(tries, p.Tries)
 		}
 	}
-	where := "no hop at all"
+	where := "no hop"
 	if last > 0 {
 		where = fmt.Sprintf("hop %d", last)
 	}
 	switch {
+	case last == 0 && beyond > 0:
+		d.because("subject-path", "no hop answered for the same SYN (TTL 1 to %d, up to %s each)", beyond, timesEach(tries))
 	case beyond > last+1:
 		d.because("subject-path", "the same SYN reached %s and nothing beyond (TTL %d to %d, up to %s each)", where, last+1, beyond, timesEach(tries))
 	case beyond == last+1:
@@ -219,6 +230,14 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 		d.Certainty = Likely
 		d.because("few-tries", "but no more than %s was sent to every hop there", plural(n, "SYN"))
 		d.or(HostFirewall, v.destination(), "the SYN may have got further, and a router's word of it been lost")
+	}
+	sameFlow, tcp := v.passesTCP(ttl)
+	if !tcp {
+		d.Certainty = Likely
+		d.or(HostFirewall, v.destination(), "somebody may drop the routers' word about TCP alone, and the SYN have got further")
+	}
+	if sameFlow {
+		return // the ACK went the SYN's own way
 	}
 	if !shared {
 		d.Certainty = Likely
@@ -257,6 +276,19 @@ func (v *view) blurred(d *Diagnosis, last int) {
 	if !v.alive() {
 		d.or(HostUnreachable, v.destination(), "or the host may be down")
 	}
+}
+
+// passesTCP reports whether a TCP control passed a hop, and whether one of the
+// subject's own five-tuple did: routers send that the same way.
+func (v *view) passesTCP(ttl int) (sameFlow, tcp bool) {
+	for _, name := range v.path.Names {
+		if name == subjectName || v.path.Hop(ttl).Of(name).Status != traceroute.Passes {
+			continue
+		}
+		sameFlow = sameFlow || name == string(rawprobe.ControlACK)
+		tcp = tcp || strings.HasPrefix(name, "tcp-")
+	}
+	return sameFlow, tcp
 }
 
 // triesAt is how often the subject was sent to each of a range of TTLs, the
@@ -309,7 +341,11 @@ func (v *view) lastStep(d *Diagnosis) {
 	case v.onLink():
 		d.because("last-step", "no router is on the way")
 	default:
-		d.because("last-step", "every router on the way answered for the SYN")
+		if v.everyRouter() {
+			d.because("last-step", "every router on the way answered for the SYN")
+		} else {
+			d.because("last-step", "the last router on the way answered for the SYN")
+		}
 	}
 	v.aliveEvidence(d)
 	other, ack := v.control(rawprobe.ControlSYN), v.control(rawprobe.ControlACK)
@@ -341,7 +377,17 @@ func (v *view) lastStep(d *Diagnosis) {
 	if v.arrived == nil && v.onLink() {
 		return
 	}
-	d.or(ReturnPath, somewhere(), "the answer to the SYN, and it alone, may be dropped on the way back")
+	d.or(ReturnPath, somewhere(), "only the answer to the SYN need get lost for that")
+}
+
+// everyRouter reports whether each hop before the host answered for the subject.
+func (v *view) everyRouter() bool {
+	for ttl := 1; ttl < v.path.Depth; ttl++ {
+		if v.path.Hop(ttl).Of(subjectName).Status != traceroute.Passes {
+			return false
+		}
+	}
+	return true
 }
 
 // ownDistance reports whether an answer came from the host's own distance, as
@@ -352,7 +398,7 @@ func (v *view) ownDistance(r *rawprobe.Reply) bool {
 			return false
 		}
 	}
-	return true
+	return len(v.echoes) > 0
 }
 
 // silentRouters: between the last router that answered for the subject and the
@@ -367,7 +413,7 @@ func (v *view) silentRouters(d *Diagnosis, last int) {
 	d.or(NetworkFirewall, Fault{Where: Path, Hops: v.suspects(last, v.path.Depth-1)}, "these routers answer nobody, so nothing shows where among them it stops")
 	d.or(HostFirewall, host, "the SYN may get past them")
 	d.or(NotAccepting, host, "a full accept queue is silent too")
-	d.or(ReturnPath, somewhere(), "the answer to the SYN, and it alone, may be dropped on the way back")
+	d.or(ReturnPath, somewhere(), "only the answer to the SYN need get lost for that")
 }
 
 // unmeasured: the host is alive, and no stepped control shows where.
@@ -380,7 +426,7 @@ func (v *view) unmeasured(d *Diagnosis, last int) {
 	d.or(NetworkFirewall, Fault{Where: Path, Hops: v.suspects(last, last+1)}, "nothing answers from behind it but the host")
 	d.or(HostFirewall, host, "the SYN may get through to it")
 	d.or(NotAccepting, host, "a full accept queue is silent too")
-	d.or(ReturnPath, somewhere(), "the answer to the SYN, and it alone, may be dropped on the way back")
+	d.or(ReturnPath, somewhere(), "only the answer to the SYN need get lost for that")
 }
 
 // blackHole: nothing at all passes some point.
@@ -517,6 +563,11 @@ func otherFlows(v *view) *Diagnosis {
 		return nil
 	}
 	d := &Diagnosis{Verdict: Partial, Cause: FlowDependent, Certainty: Certain, Fault: &Fault{Where: Path}}
+	if !v.part(through) {
+		d.Certainty = Likely
+		d.or(NetworkFirewall, Fault{Where: Path}, "a rule that looks at source ports does the same")
+		d.or(HostFirewall, v.destination(), "so does such a rule of the host's, or what it remembers of an old connection")
+	}
 	v.silence(d)
 	d.because("other-flows", "the same SYN from other source ports got an answer: %d of %d flows pass", len(through), len(tried)+1)
 	d.Summary = "Some connections get through and others do not, by their source port: one of several ways is broken."
@@ -535,6 +586,33 @@ func otherFlows(v *view) *Diagnosis {
 		d.or(Unknown, Fault{Where: Nowhere}, "packets get lost on the way, and these may have been lost by chance")
 	}
 	return d
+}
+
+// part reports whether a flow that passes was seen to take another way than the
+// subject.
+func (v *view) part(through map[uint16]int) bool {
+	for port := range through {
+		p := traceroute.ReadFlow(v.o, port)
+		for i := range min(len(p.Hops), len(v.path.Hops)) {
+			a, b := p.Hops[i].Of(subjectName), v.path.Hops[i].Of(subjectName)
+			if a.Status == traceroute.Passes && b.Status == traceroute.Passes &&
+				!slices.ContainsFunc(a.Addrs, func(x netip.Addr) bool { return slices.Contains(b.Addrs, x) }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// translated reports whether a device on the way sent the subject on to another
+// machine: it said in the target's name that the subject expired.
+func (v *view) translated() bool {
+	for ttl := 1; ttl <= len(v.path.Hops); ttl++ {
+		if v.translates(ttl) {
+			return true
+		}
+	}
+	return false
 }
 
 // leg names the suspects of the way that is broken: where the subject was last
@@ -592,7 +670,7 @@ func (v *view) period() []Hop {
 		}
 		for k := i + 2; k+1 < len(addrs); k++ {
 			// The first repetition, and the one after it.
-			if addrs[k] == a && addrs[i+1] == addrs[k+1] && addrs[i+1] != a {
+			if addrs[k] == a && addrs[i+1].IsValid() && addrs[i+1] == addrs[k+1] && addrs[i+1] != a {
 				return v.suspects(i+1, k)
 			}
 		}

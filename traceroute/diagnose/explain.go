@@ -53,6 +53,7 @@ func Explain(o *rawprobe.Observations) Diagnosis {
 		if d == nil {
 			continue
 		}
+		v.pastFirewall(d)
 		d.Evidence = append(d.Evidence, v.context()...)
 		d.Path = v.path
 		d.Tries, d.Answered = v.tries, v.answered
@@ -62,6 +63,17 @@ func Explain(o *rawprobe.Observations) Diagnosis {
 		return *d
 	}
 	panic("diagnose: the last check must always find something")
+}
+
+// pastFirewall weakens what was learnt by packets that went out on the link
+// layer: this machine's own firewall and translation did not see them, and may
+// have another word for a connection.
+func (v *view) pastFirewall(d *Diagnosis) {
+	if !v.m.Route.ByPort || v.tries == 0 || d.Cause == LocalFirewall {
+		return
+	}
+	d.weaken(Likely)
+	d.or(LocalFirewall, v.local(), "the probe went past this machine's own firewall, which may stop a connection")
 }
 
 // weaken lowers the certainty to at most c.
@@ -186,6 +198,7 @@ func look(o *rawprobe.Observations) *view {
 			v.controls = append(v.controls, r)
 		}
 	}
+	v.controls = slices.DeleteFunc(v.controls, func(r *rawprobe.Reply) bool { return traceroute.Forged(o, r) })
 	return v
 }
 
@@ -206,17 +219,23 @@ func (v *view) control(kind rawprobe.ProbeKind) *rawprobe.Reply {
 // ownDeadNeighbor reports whether an ICMP error is this machine's own word
 // that its next hop does not answer (net/ipv4/arp.c, arp_error_report).
 func (v *view) ownDeadNeighbor(r *rawprobe.Reply) bool {
-	return r.Kind == rawprobe.ICMPError && r.Loopback && !v.m.Route.Local && r.Meaning() != rawprobe.SaysRefused
+	return r.Kind == rawprobe.ICMPError && r.Loopback && !v.here() && r.Meaning() != rawprobe.SaysRefused
 }
 
 // byHost reports whether an address is the target's, as the subject's packets
 // named it when they left.
 func (v *view) byHost(a netip.Addr) bool { return a == v.target || a == v.out.Addr() }
 
+// here reports whether the target is this machine itself, and its own rules do
+// not pass the SYN on to another one.
+func (v *view) here() bool {
+	return v.m.Route.Local && (v.out.Addr() == v.target || v.m.Own(v.out.Addr()))
+}
+
 // onLink reports whether no router lies between this machine and the target.
 // Behind a tunnel or another link without addresses there may be many.
 func (v *view) onLink() bool {
-	return v.m.Route.Local || !v.m.Route.Gateway.IsValid() && v.m.Interface.Resolves
+	return v.here() || !v.m.Route.Gateway.IsValid() && v.m.Interface.Resolves
 }
 
 // ofKind returns the subject's answers of one kind that reached a socket.
@@ -234,7 +253,7 @@ func (v *view) ofKind(k rawprobe.ReplyKind) []*rawprobe.Reply {
 func (v *view) destination() Fault {
 	ttl := UnknownTTL
 	switch {
-	case v.m.Route.Local:
+	case v.here():
 		ttl = 0
 	case v.onLink():
 		ttl = 1

@@ -527,7 +527,8 @@ var cases = []explained{
 	}, {
 		name: "a policy route is told",
 		see:  "route by-port\n" + answered + "syn 0s\n +0.3ms syn-ack",
-		want: `syn-ack: open listening certain
+		want: `syn-ack: open listening likely
+			or local-firewall@local
 			why syn-ack same-distance echo-reply policy-route`,
 	}, {
 		name: "a SYN-ACK that this machine swallowed opens nothing", misses: "syn-ack",
@@ -696,27 +697,28 @@ var cases = []explained{
 	{
 		name: "a router can't reach the host, and the echo is silent",
 		see:  "echo 0s\n syn 0s\n +3.1s icmp host-unreachable from=r2",
-		want: `icmp-from-router: host-down host-unreachable likely
+		want: `icmp-from-router: host-down host-unreachable certain
 			at destination ?:host
-			or network-firewall@path
-			why icmp-from-router icmp-from-router`,
+			why icmp-from-router searched`,
 	}, {
 		name: "a router can't reach the host, as the echo learns too",
 		see:  "echo 0s\n syn 0s\n +3.1s icmp host-unreachable from=r2\n +3.1s icmp host-unreachable for echo from=r2",
 		want: `icmp-from-router: host-down host-unreachable certain
 			at destination ?:host
-			why icmp-from-router echo-refused icmp-from-router`,
+			why icmp-from-router echo-refused searched`,
 	}, {
 		name: "a router has no route, as the echo learns too",
 		see:  "echo 0s\n syn 0s\n +0.3ms icmp net-unreachable from=r2\n +0.3ms icmp net-unreachable for echo from=r2",
-		want: `icmp-from-router: network-down net-unreachable certain
+		want: `icmp-from-router: network-down net-unreachable likely
 			at path ?:r2
+			or network-firewall@path
 			why icmp-from-router echo-refused`,
 	}, {
 		name: "a loop, as the echo learns too",
 		see:  "echo 0s\n syn 0s\n +0.3ms icmp expired from=r2\n +0.3ms icmp expired for echo from=gw",
-		want: `icmp-from-router: network-down routing-loop certain
+		want: `icmp-from-router: network-down routing-loop likely
 			at path ?:r2
+			or network-firewall@path
 			why icmp-from-router echo-refused`,
 	}, {
 		name: "the echo learns something else",
@@ -724,7 +726,7 @@ var cases = []explained{
 		want: `icmp-from-router: host-down host-unreachable likely
 			at destination ?:host
 			or network-firewall@path
-			why icmp-from-router icmp-from-router`,
+			why icmp-from-router`,
 	}, {
 		// Field note 9: "a control that the host answers turns it into a
 		// reject by that device"; two more flows before that.
@@ -1050,14 +1052,43 @@ var cases = []explained{
 	{
 		// Field note 1: gw may drop after its TTL check, r2 on the way in.
 		name: "a firewall between the first two routers",
-		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
-			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + tenFlows,
+		see: silence + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
+			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
 		want: `bracket: drop network-firewall certain
 			at path 1:gw 2:r2
 			why silent-subject subject-path control-passes host-alive other-flows echo-reply`,
 	}, {
+		// The ACK goes the SYN's own way: no other flow has to be tried.
+		name: "a firewall between the first two routers, past which an ACK of the same flow goes",
+		see: silence + alive + echoPath + "tcp-ack 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3",
+		want: `bracket: drop network-firewall certain
+			at path 1:gw 2:r2
+			why silent-subject subject-path control-passes host-alive echo-reply`,
+	}, {
+		// Errors about TCP may be what is dropped.
+		name: "a firewall between the first two routers, as far as echoes alone show",
+		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
+			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or host-firewall@destination
+			why silent-subject subject-path control-passes host-alive other-flows echo-reply`,
+	}, {
+		// Of two ways one may be broken, and all flows may take it.
+		name: "a firewall between the first two routers, or one broken way of several",
+		see: silence + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
+			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n flow 1.3s\n flow 1.3s",
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or flow-dependent@path
+			why silent-subject subject-path control-passes host-alive other-flows echo-reply`,
+	}, {
 		name: "a firewall between the first two routers, as far as an interrupted run shows",
-		see:  silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n syn 1.3s ttl=3\n interrupted",
+		see: silence + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n syn 1.3s ttl=3\n interrupted",
 		want: `bracket: drop network-firewall ambiguous
 			at path 1:gw 2:r2
 			or host-firewall@destination flow-dependent@path
@@ -1082,15 +1113,16 @@ var cases = []explained{
 		name: "some source ports get through, each time",
 		see: silence + alive + "flow 1.3s port=41000\n +0.3ms syn-ack\n" +
 			"flow 1.9s port=41000\n +0.3ms syn-ack\n flow 2.5s port=41000\n +0.3ms syn-ack",
-		want: `other-flows: partial flow-dependent certain
+		want: `other-flows: partial flow-dependent likely
 			at path
+			or network-firewall@path host-firewall@destination
 			why silent-subject other-flows echo-reply`,
 	}, {
 		name: "another source port got through once",
 		see:  silence + alive + "flow 1.3s port=41000\n +0.3ms syn-ack",
 		want: `other-flows: partial flow-dependent likely
 			at path
-			or unknown@unknown
+			or network-firewall@path host-firewall@destination unknown@unknown
 			why silent-subject other-flows echo-reply`,
 	}, {
 		name: "no other source port gets through", misses: "other-flows",

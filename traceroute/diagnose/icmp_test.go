@@ -45,17 +45,17 @@ var icmpOutcomes = map[string]map[string]string{
 	},
 	"host-unreachable": {
 		"host alive": "host-down host-unreachable likely", "host silent": "host-down host-unreachable likely", "host alike": "host-down host-unreachable likely",
-		"r2 alive": "reject network-firewall likely", "r2 silent": "host-down host-unreachable likely", "r2 alike": "host-down host-unreachable certain",
+		"r2 alive": "reject network-firewall likely", "r2 silent": "host-down host-unreachable likely", "r2 alike": "host-down host-unreachable likely",
 		"me alive": unknownSilence, "me silent": unknownSilence, "me alike": unknownSilence,
 	},
 	"net-unreachable": {
 		"host alive": "host-down host-unreachable likely", "host silent": "host-down host-unreachable likely", "host alike": "host-down host-unreachable likely",
-		"r2 alive": "reject network-firewall likely", "r2 silent": "network-down net-unreachable likely", "r2 alike": "network-down net-unreachable certain",
+		"r2 alive": "reject network-firewall likely", "r2 silent": "network-down net-unreachable likely", "r2 alike": "network-down net-unreachable likely",
 		"me alive": unknownSilence, "me silent": unknownSilence, "me alike": unknownSilence,
 	},
 	"expired": {
 		"host alive": "network-down routing-loop likely", "host silent": "network-down routing-loop likely", "host alike": "network-down routing-loop likely",
-		"r2 alive": "network-down routing-loop likely", "r2 silent": "network-down routing-loop likely", "r2 alike": "network-down routing-loop certain",
+		"r2 alive": "network-down routing-loop likely", "r2 silent": "network-down routing-loop likely", "r2 alike": "network-down routing-loop likely",
 		"me alive": unknownSilence, "me silent": unknownSilence, "me alike": unknownSilence,
 	},
 	"nothing": {

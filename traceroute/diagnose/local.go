@@ -50,7 +50,7 @@ func (d *Diagnosis) covering(ifi rawprobe.Interface) *Diagnosis {
 // coveringLinkDown: nothing answered on the route that took the place of a
 // dead interface's.
 func coveringLinkDown(v *view) *Diagnosis {
-	if len(v.m.Down) == 0 || len(v.subject) > 0 || len(v.echoes) > 0 {
+	if len(v.m.Down) == 0 || len(v.subject) > 0 || v.alive() {
 		return nil
 	}
 	d := &Diagnosis{Verdict: NetworkDown, Cause: LinkDown, Certainty: Likely, Fault: ptr(v.local())}
@@ -135,13 +135,13 @@ func localRefusal(v *view) *Diagnosis {
 		d.Next = "Look at this machine's traffic control and egress rules (tc -s qdisc, nft list ruleset)."
 		return d.because("send-refused", "the kernel had no room to send (ENOBUFS) %s", times(v.refusals)).
 			or(LinkDown, v.local(), "an interface that can't send fills its queue too")
-	case word != nil && !v.m.Route.Local && !v.ownTarget():
+	case word != nil && !v.here() && !v.ownTarget():
 		// Refused behind OUTPUT, where a send does not learn of it.
 		d.Verdict, d.Certainty, d.RTT = Reject, Likely, word.RTT
 		d.Summary = fmt.Sprintf("This machine itself rejects connections to port %d.", v.port)
 		d.because("local-reject", "%s came back on the loopback interface", describe(word))
 		return d.or(NetworkFirewall, somewhere(), "a tunnel or container network on this machine may have made it")
-	case word != nil && v.m.Route.Local && word.Kind == rawprobe.ICMPError && word.Meaning() == rawprobe.SaysRefused:
+	case word != nil && v.here() && word.Kind == rawprobe.ICMPError && word.Meaning() == rawprobe.SaysRefused:
 		d.Verdict, d.RTT = Reject, word.RTT
 		d.Summary = fmt.Sprintf("This machine's own firewall rejects connections to its port %d.", v.port)
 		d.Next = "Look at this machine's own firewall (nft list ruleset, iptables -L INPUT)."
@@ -193,10 +193,10 @@ func swallowedAnswer(v *view) *Diagnosis {
 	}
 	d.because("swallowed-answer", "%s arrived at this machine %s, and no socket got it", describe(first), times(n))
 	// A loose filter (2) lets through whatever a route leads back to.
-	if v.m.ReversePathFilter == 1 && first.Interface != v.m.Interface.Index && !first.Loopback {
+	if filter := v.m.ReversePathFilter[first.Interface]; filter == 1 && first.Interface != v.m.Interface.Index && !first.Loopback {
 		d.Summary = fmt.Sprintf("This machine's reverse-path filter drops the answer that came back: %s.", describe(first))
 		d.Next = "Make the routing symmetric, or set net.ipv4.conf.*.rp_filter to 2."
-		d.because("reverse-path", "it came in on another interface than %s, with rp_filter %d", v.m.Interface.Name, v.m.ReversePathFilter)
+		d.because("reverse-path", "it came in on another interface than %s, whose rp_filter is %d", v.m.Interface.Name, filter)
 	}
 	if n < 2 {
 		d.Certainty = Likely
@@ -218,8 +218,13 @@ func times(n int) string {
 // neverDeparted: the kernel took the SYN, the next hop answers, and the packet
 // was not seen to leave.
 func neverDeparted(v *view) *Diagnosis {
-	if v.departed || v.tries == 0 || v.o.Tap.Drops > 0 || len(v.subject) > 0 {
+	if v.departed || v.tries == 0 || v.o.Tap.Drops > 0 || len(v.subject) > 0 || v.path.Last(subjectName) > 0 {
 		return nil
+	}
+	for i := range v.o.Replies {
+		if r := &v.o.Replies[i]; r.Probe >= 0 && r.Probe < len(v.o.Sent) && v.o.Sent[r.Probe].Departed == nil && !r.Loopback {
+			return nil // what leaves is not seen here (IPsec): that proves nothing
+		}
 	}
 	d := &Diagnosis{
 		Verdict: Drop, Cause: LocalFirewall, Certainty: Likely, Fault: ptr(v.local()),
@@ -232,7 +237,7 @@ func neverDeparted(v *view) *Diagnosis {
 
 // silentLocal: the target is this machine, and it does not answer itself.
 func silentLocal(v *view) *Diagnosis {
-	if !v.m.Route.Local || len(v.subject) > 0 {
+	if !v.here() || len(v.subject) > 0 {
 		return nil
 	}
 	d := &Diagnosis{

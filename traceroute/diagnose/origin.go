@@ -2,7 +2,7 @@ package diagnose
 
 import (
 	"fmt"
-	"net/netip"
+	"math"
 	"slices"
 	"time"
 
@@ -40,10 +40,7 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 	switch {
 	case m == 0:
 		return o
-	case (o.depth > 0 && m < o.depth || v.routerAt(m)) && !v.before(m, rs[0]):
-		// The host's distance is that of another way, or of an echo that was
-		// not lost: what is left of the TTLs has to do.
-	case o.depth > 0 && m < o.depth, v.routerAt(m):
+	case v.before(m), v.routerAt(m):
 		early := m - 1 // the device is no farther away than m, and no nearer
 		for early > 1 && v.path.Hop(early).Of(subjectName).Status == traceroute.NotSent {
 			early-- // nobody looked closer
@@ -69,7 +66,7 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 			o.doubt = fmt.Sprintf("it came already for a SYN with TTL %d: a device there may answer, or one before raises the TTL", m)
 			break
 		}
-		o.c, o.proven = nearer, true
+		o.c, o.proven = nearer, m == 1 || v.sharedWay(m-1)
 	case o.depth > 0 && m > o.depth:
 		o.c = farther
 	case o.depth > 0:
@@ -78,9 +75,6 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 		switch {
 		case o.c == nearer && m > 1 && v.sameDistance(m-1, rs[0]):
 			o.hops = []Hop{v.hop(m - 1)}
-		case o.c == nearer && m > 1 && v.path.Hop(m-1).Of(subjectName).Status != traceroute.Passes:
-			// Nobody said that it expired one hop before: a silent router there
-			// may have answered, or what it answered for less was lost.
 		case o.c == nearer || o.c == farther || o.c == mixed:
 			// The way back differs, or the initial TTL; or those of the last
 			// router's answer do.
@@ -94,43 +88,21 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 	return o
 }
 
-// before reports whether a TTL that provoked an answer is too small for the host
-// by the subject's own way: a control that met the same router as the subject up
-// to there expired at that TTL or beyond it.
-func (v *view) before(ttl int, r *rawprobe.Reply) bool {
-	far := len(v.echoes) > 0 && !slices.ContainsFunc(v.echoes, func(e *rawprobe.Reply) bool { return e.Distance() < r.Distance()+2 })
+// sharedWay reports whether a control that went farther met the same routers as
+// the subject up to a TTL, and at least one of them. Else the two may have gone
+// ways of different length.
+func (v *view) sharedWay(ttl int) bool {
 	for _, name := range v.path.Names {
-		if name == subjectName || ttl > 1 && !v.sameUpTo(name, ttl-1) {
+		if name == subjectName || v.path.Last(name) < ttl || !v.shares(name, ttl) {
 			continue
 		}
-		// Or it was silent there, where none is lost, and the answer passed
-		// fewer routers on its way back by more than one.
-		if q := v.path.Hops[ttl-1].Of(name); ttl < v.path.Depth && q.Status == traceroute.Silent && far && traceroute.Loss(v.o) == 0 && !v.forks() {
-			return true
-		}
-		for t := ttl; t <= len(v.path.Hops) && (v.path.Depth == 0 || t < v.path.Depth); t++ {
-			if v.path.Hops[t-1].Of(name).Status == traceroute.Passes && !v.behind(t, name, ttl-1) {
+		for t := 1; t <= ttl; t++ {
+			if v.path.Hop(t).Of(subjectName).Status == traceroute.Passes && v.path.Hop(t).Of(name).Status == traceroute.Passes {
 				return true
 			}
 		}
 	}
 	return false
-}
-
-// sameUpTo reports whether a control and the subject met no two routers at one
-// hop up to a TTL, and the subject the one that is at that TTL.
-func (v *view) sameUpTo(control string, ttl int) bool {
-	for t := 1; t <= ttl; t++ {
-		subject, other := v.path.Hops[t-1].Of(subjectName), v.path.Hops[t-1].Of(control)
-		if t == ttl && subject.Status == traceroute.Silent && other.Status == traceroute.Passes {
-			return false // it was lost, or is not there
-		}
-		if subject.Status == traceroute.Passes && other.Status == traceroute.Passes &&
-			!slices.ContainsFunc(subject.Addrs, func(a netip.Addr) bool { return slices.Contains(other.Addrs, a) }) {
-			return false
-		}
-	}
-	return true
 }
 
 // tooFast reports whether an answer came much faster than any echo reply of the
@@ -180,6 +152,21 @@ func (v *view) routerAt(ttl int) bool {
 		}
 	}
 	return false
+}
+
+// before reports whether the host is beyond a TTL: it answers controls with a
+// greater one only, and those of this one did not get lost by chance.
+func (v *view) before(ttl int) bool {
+	if v.path.Depth == 0 || ttl >= v.path.Depth {
+		return false
+	}
+	tries := 0
+	for name, p := range v.path.Hops[ttl-1].Probes {
+		if name != subjectName {
+			tries += p.Tries
+		}
+	}
+	return tries > 0 && math.Pow(traceroute.Loss(v.o), float64(tries)) <= rareChance
 }
 
 // sameDistance reports whether an answer came from as far as the word of the

@@ -241,7 +241,7 @@ func decode(b []byte) *rawprobe.Observations {
 	}
 	o.Machine.Neighbor = pick[rawprobe.NeighborState](d, "", "failed", "reachable", "incomplete")
 	o.Machine.Conntrack = rawprobe.Conntrack{Count: d.n(3), Max: d.n(3)}
-	o.Machine.ReversePathFilter = d.n(3)
+	o.Machine.ReversePathFilter = map[int]int{d.n(4): d.n(3)}
 	if d.rarely() {
 		o.Tap.Drops = uint64(d.n(9))
 	}

@@ -61,8 +61,13 @@ func (v *view) taken() (n int, first, last time.Time) {
 // solicitations, and nothing came back by it.
 func deadNeighbor(v *view) *Diagnosis {
 	asks := v.o.Asks
-	if len(asks) == 0 || len(v.subject) > 0 && !v.onlyOwnWord() || len(v.echoes) > 0 || len(v.echoErr) > 0 {
+	switch {
+	case len(asks) == 0 || len(v.subject) > 0 && !v.onlyOwnWord() || v.alive() || len(v.echoErr) > 0:
 		return nil
+	case v.m.Neighbor == "permanent" || v.m.Neighbor == "noarp":
+		return nil // it is known without asking, and may not answer
+	case v.out.Addr() != v.target:
+		return nil // the SYN went another way than to this neighbour
 	}
 	for _, a := range asks {
 		if !a.Answered.IsZero() {
@@ -114,7 +119,7 @@ func (v *view) onlyOwnWord() bool {
 // echoRefused: the SYN is silent, but a router said why no echo gets there.
 func echoRefused(v *view) *Diagnosis {
 	r := firstError(v.echoErr)
-	if r == nil || len(v.echoes) > 0 || v.byHost(r.From) {
+	if r == nil || v.alive() || v.byHost(r.From) {
 		return nil
 	}
 	d := &Diagnosis{Certainty: Likely, Fault: ptr(v.device(r.From))}
@@ -223,11 +228,20 @@ func (v *view) askAnswered() bool {
 	return false
 }
 
+// echoed adds that the host answers echoes, and how fast where that is known.
+func (d *Diagnosis) echoed(rtt time.Duration) {
+	if rtt == 0 {
+		d.because("echo-reply", "ICMP echo was answered")
+		return
+	}
+	d.because("echo-reply", "ICMP echo was answered in %s", ms(rtt))
+}
+
 // context gives the facts that help to read any diagnosis.
 func (v *view) context() []Evidence {
 	var d Diagnosis
-	if len(v.echoes) > 0 && !v.m.Route.Local {
-		d.because("echo-reply", "ICMP echo was answered in %s", ms(v.echoes[0].RTT))
+	if len(v.echoes) > 0 && !v.here() {
+		d.echoed(v.echoes[0].RTT)
 	}
 	v.translation(&d)
 	for _, r := range v.subject {
@@ -240,7 +254,7 @@ func (v *view) context() []Evidence {
 		d.because("policy-route", "this machine routes by port or protocol: the probe was handed to the next hop that the kernel names for it")
 	}
 	if n := v.o.Ignored.Unprovoked; n > 0 {
-		d.because("ignored", "%s that no probe of ours provoked ignored", plural(n, "packet"))
+		d.because("ignored", "%s that no probe of ours provoked, and that were not believed", plural(n, "packet"))
 	}
 	if n := v.o.Tap.Drops; n > 0 {
 		d.because("tap-drops", "%s lost by this machine's own capture: what is missing may have come", plural(int(n), "packet"))

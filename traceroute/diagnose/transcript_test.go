@@ -34,6 +34,7 @@ import (
 //	syn 0s 0.6s 1.2s            subject SYNs; also: refused=not-permitted, unseen, to=other:8080, from=nat:999, ttl=2
 //	echo 0s                     likewise
 //	flow 0s                     likewise: the SYN from another source port; port=41000 names it
+//	tcp-ack 0s, tcp-443 0s      likewise: an ACK of the SYN's five-tuple, a SYN to port 443
 //
 //	+0.3ms syn-ack              an answer to the last SYN (or flow): syn-ack, reset, ack, icmp 3/13, icmp refused
 //	+0.4ms echo-reply           an answer to the last echo
@@ -142,7 +143,7 @@ func (f family) observations(text string) *rawprobe.Observations {
 		switch w := words[0]; {
 		case w == "ask":
 			asks(o, words[1:])
-		case w == "syn", w == "echo", w == "flow":
+		case probeKinds[w] != "":
 			f.sent(o, w, words[1:])
 		case strings.HasPrefix(w, "+"):
 			f.reply(o, w[1:], words[1:])
@@ -189,7 +190,7 @@ func (f family) fact(o *rawprobe.Observations, words []string) {
 		count, limit, _ := strings.Cut(arg, "/")
 		m.Conntrack = rawprobe.Conntrack{Count: number(count), Max: number(limit)}
 	case "rp_filter":
-		m.ReversePathFilter = number(arg)
+		m.ReversePathFilter = map[int]int{eth0: number(arg), eth1: number(arg)}
 	case "drops":
 		o.Tap.Drops = uint64(number(arg))
 	case "unprovoked":
@@ -240,6 +241,7 @@ func asks(o *rawprobe.Observations, words []string) {
 
 var probeKinds = map[string]rawprobe.ProbeKind{
 	"syn": rawprobe.Subject, "echo": rawprobe.Echo, "flow": rawprobe.OtherFlow,
+	"tcp-ack": rawprobe.ControlACK, "tcp-443": rawprobe.ControlSYN,
 }
 
 func (f family) sent(o *rawprobe.Observations, kind string, words []string) {
@@ -249,6 +251,11 @@ func (f family) sent(o *rawprobe.Observations, kind string, words []string) {
 	case rawprobe.Echo:
 		s.Flow.Src = netip.AddrPortFrom(s.Flow.Src.Addr(), 0)
 		s.Flow.Dst = netip.AddrPortFrom(s.Flow.Dst.Addr(), 0)
+	case rawprobe.ControlSYN:
+		s.Flow = rawprobe.Flow{
+			Src: netip.AddrPortFrom(s.Flow.Src.Addr(), uint16(50001+len(o.Sent))),
+			Dst: netip.AddrPortFrom(s.Flow.Dst.Addr(), 443),
+		}
 	case rawprobe.OtherFlow:
 		s.Flow.Src = netip.AddrPortFrom(s.Flow.Src.Addr(), uint16(40001+len(o.Sent)))
 	}

@@ -7,11 +7,17 @@ import (
 	"net/netip"
 
 	"synprobe/cmd/synprobe/internal/report"
+	"synprobe/traceroute"
 )
 
 // together is how many targets are probed at once: enough that a dozen silent
 // ones take no longer than one, and few packets in flight from one machine.
 const together = 16
+
+// tracedTogether is the same where paths may be traced: routers limit their
+// errors for all of this machine's probes together, Linux to a burst of six and
+// one a second for each peer. Two traces of one path stay within that.
+const tracedTogether = 2
 
 // outcome is what became of one target.
 type outcome struct {
@@ -26,6 +32,9 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	atOnce := together
+	if r.flags.opt.Trace.Mode != traceroute.Never {
+		atOnce = tracedTogether
+	}
 	if r.flags.opt.SourcePort != 0 {
 		atOnce = 1 // one port is held by one run at a time
 	}
