@@ -559,8 +559,8 @@ func (m *Machine) command(ctx context.Context, name string, args ...string) *exe
 	context.AfterFunc(m.lab.sys.ctx, cancel)
 	cmd := exec.CommandContext(ctx, name, args...)
 	// A grandchild that holds the output open does not keep a killed
-	// command's Wait.
-	cmd.WaitDelay = time.Second
+	// command's Wait; on a busy machine its last output may take a while.
+	cmd.WaitDelay = 10 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }

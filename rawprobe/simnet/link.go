@@ -107,12 +107,6 @@ func (l *link) Survey(f rawprobe.Flow) (rawprobe.Machine, error) {
 	}
 	raw := n.lookup(flow{src: src.WithZone(""), dst: dst.WithZone(""), out: bound})
 	m.Route.ByPort = !r.local && (raw.outcome != m.Route.Outcome || raw.gateway != r.gateway || raw.out != r.out)
-	if dst.Is4() && n.reverse > 0 {
-		m.ReversePathFilter = make(map[int]int)
-		for _, i := range n.ifaces {
-			m.ReversePathFilter[i.index] = n.reverse
-		}
-	}
 	m.Conntrack = n.track.count()
 	return m, nil
 }
@@ -322,6 +316,12 @@ func (l *link) Ask(m *rawprobe.Machine, target netip.Addr) error {
 func (l *link) Final(m *rawprobe.Machine, target netip.Addr) rawprobe.TapStats {
 	defer l.lock()()
 	m.Conntrack = l.n.track.count()
+	if target.Is4() && l.n.reverse > 0 {
+		m.ReversePathFilter = make(map[int]int)
+		for _, i := range l.n.ifaces {
+			m.ReversePathFilter[i.index] = l.n.reverse
+		}
+	}
 	if e := l.n.neighbors[hop{l.byIndex(m.Interface.Index), m.Route.NextHop(target).WithZone("")}]; e != nil {
 		m.Neighbor = e.state
 	}

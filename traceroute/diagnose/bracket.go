@@ -148,7 +148,7 @@ func bracket(v *view) *Diagnosis {
 	v.reached(d, last)
 	ttl, control, shared := v.next(last)
 	switch {
-	case v.path.Unplaced > 0:
+	case v.path.Unplaced > 0 && v.arrived == nil:
 		v.blurred(d, last)
 	case depth > 0 && last >= depth:
 		v.behindAddress(d, last)

@@ -531,11 +531,21 @@ func (n network) run(t *testing.T) (out outcome, ok bool) {
 		out.packets = len(seen.Sent)
 		out.d = diagnose.Explain(seen)
 		out.problems = b.judge(sim.Plan, &out.d)
-		if out.took > 8*time.Second {
+		if out.took > n.limit() {
 			out.problems = append(out.problems, fmt.Sprintf("took %v", out.took))
 		}
 	})
 	return out, true
+}
+
+// limit is how long a diagnosis may take: twice what is promised, and round trips.
+// What goes round a loop crosses a slow link up to 64 times.
+func (n network) limit() time.Duration {
+	rtt := 2 * time.Duration(n.Delay) * time.Millisecond
+	if n.Fault == "loop" {
+		rtt *= 32
+	}
+	return 9*time.Second + 3*rtt
 }
 
 // judge holds a diagnosis against the truth.
