@@ -24,7 +24,7 @@ LAB  ?= $(if $(ROOT),1,0)
 
 # Labs spend their time waiting, so several share a CPU. No result is cached:
 # they depend on the kernel too.
-TESTFLAGS = -count=1 -parallel=6
+TESTFLAGS = -count=1 -parallel=12
 
 FUZZTIME ?= 60s
 RACEFLAGS ?=

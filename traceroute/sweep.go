@@ -94,8 +94,13 @@ func (t *tracer) trace() (wake time.Time, busy bool, err error) {
 	a := t.r.Conclusive()
 	switch {
 	case a != nil && a.Kind != rawprobe.ICMPError:
-		p.add(t.whoAnswered(a))
-		p.add(t.echoes())
+		if t.opt.askedFlows {
+			p.add(t.askedFlows())
+		}
+		if t.opt.Mode == Always || !t.plain(a) || len(t.silentFlows()) > 0 {
+			p.add(t.whoAnswered(a))
+			p.add(t.echoes())
+		}
 	case a != nil:
 		p.add(t.subject(t.refusedWithin(a)))
 		if a.Meaning() != rawprobe.SaysExpired { // in a loop they would go round as well
@@ -530,6 +535,7 @@ type flows struct {
 	again   bool      // they were tried once more
 	stepped *sweep
 
+	repeats   int       // how often the silent ones of an open port were asked again
 	rounds    int       // of confirmation
 	confirmed time.Time // when the last was sent
 }
@@ -584,29 +590,84 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 	if wake, busy, err := t.confirm(port); busy || err != nil {
 		return wake, busy, err
 	}
+	return t.stepFlow(port)
+}
+
+// stepFlow sweeps one other flow up to the host.
+func (t *tracer) stepFlow(i int) (wake time.Time, busy bool, err error) {
+	f := &t.flows
 	if f.stepped == nil {
-		f.stepped = t.sweep("flow", func(ttl int) error { return t.r.SendOther(port, ttl) })
+		f.stepped = t.sweep("flow", func(ttl int) error { return t.r.SendOther(i, ttl) })
 	}
 	p := pending{wake: t.end()}
 	depth, _ := t.depth()
-	passing := ReadFlow(t.o, t.flowPort(port))
+	path := ReadFlow(t.o, t.flowPort(i))
 	for ttl := 1; ttl < depth; ttl++ {
-		if st := passing.status(ttl, string(rawprobe.Subject)); st != Silent && st != NotSent {
+		if st := path.status(ttl, string(rawprobe.Subject)); st != Silent && st != NotSent {
 			continue
 		}
+		wait := max(stepPatience, 3*t.o.MaxRTT())
 		h := f.stepped.hops[ttl]
 		switch {
 		case h == nil:
 			f.stepped.hops[ttl] = &asked{tries: 1, last: t.now}
 			if err := f.stepped.send(ttl); err != nil {
-				return wake, false, err
+				return t.now, false, err
 			}
-			p.add(t.now.Add(stepPatience), true, nil)
-		case t.now.Before(h.last.Add(max(stepPatience, 3*t.o.MaxRTT()))):
-			p.add(h.last.Add(max(stepPatience, 3*t.o.MaxRTT())), true, nil)
+			p.add(t.now.Add(wait), true, nil)
+		case t.now.Before(h.last.Add(wait)):
+			p.add(h.last.Add(wait), true, nil)
 		}
 	}
 	return p.wake, p.busy, p.err
+}
+
+// askedFlows repeats the probe of a port that answers from as many source ports
+// as the caller asked for, those that are silent as often as it takes to call
+// them so, and steps one of them: some ways there may be broken.
+func (t *tracer) askedFlows() (wake time.Time, busy bool, err error) {
+	f := &t.flows
+	if f.n < t.opt.Flows {
+		return t.sendFlows(t.opt.Flows - f.n)
+	}
+	silent := t.silentFlows()
+	if len(silent) == 0 {
+		return t.now, false, nil
+	}
+	if due := f.last.Add(pace); f.repeats < hopTries-1 {
+		if t.now.Before(due) {
+			return due, true, nil
+		}
+		for _, i := range silent {
+			if err := t.r.SendOther(i, rawprobe.DefaultTTL); err != nil {
+				return due, false, err
+			}
+		}
+		f.repeats++
+		f.last = t.now
+	}
+	if end := f.last.Add(max(flowsListen, 3*t.o.MaxRTT())); t.now.Before(end) {
+		return end, true, nil
+	}
+	return t.stepFlow(silent[0])
+}
+
+// silentFlows are the other flows that nothing has come back for.
+func (t *tracer) silentFlows() []int {
+	answered := make(map[uint16]bool)
+	for i := range t.o.Replies {
+		r := &t.o.Replies[i]
+		if s := &t.o.Sent[r.Probe]; s.Kind == rawprobe.OtherFlow && !s.Stepped() {
+			answered[s.Flow.Src.Port()] = true
+		}
+	}
+	var silent []int
+	for i := range t.flows.n {
+		if !answered[t.flowPort(i)] {
+			silent = append(silent, i)
+		}
+	}
+	return silent
 }
 
 // sendFlows tries n more source ports.

@@ -39,9 +39,11 @@ type Options struct {
 	Mode Mode
 	// MaxHops is the greatest TTL that is stepped to; 0 means DefaultMaxHops.
 	MaxHops int
-	// Flows is from how many source ports a silent port is tried beside the
-	// subject's; 0 means 2.
+	// Flows is from how many source ports the port is tried beside the
+	// subject's, answered or not; 0 means 2, and only where it is silent.
 	Flows int
+
+	askedFlows bool // Flows was not 0
 	// ControlPorts are ports of the host to try beside the usual ones.
 	ControlPorts []uint16
 	// Prove waits some 31 seconds for a proof that silent SYNs arrive, in IPv4.
@@ -62,6 +64,7 @@ func Observe(ctx context.Context, link rawprobe.Link, target netip.AddrPort, opt
 	}
 	// A probe with full TTL is the last step.
 	trace.MaxHops = min(trace.MaxHops, rawprobe.DefaultTTL-1)
+	trace.askedFlows = trace.Flows > 0
 	if trace.Flows == 0 {
 		trace.Flows = defaultFlows
 	}
@@ -101,6 +104,9 @@ const (
 	// gap is how many silent hops in a row are stepped over while the host's
 	// depth is unknown.
 	gap = 4
+
+	// flowsListen is how long the last try of another flow is listened for.
+	flowsListen = time.Second
 
 	defaultFlows = 2
 	flowsAfter   = 650 * time.Millisecond // after the second silent try
@@ -206,7 +212,7 @@ func (t *tracer) beginAt(done bool) (time.Time, bool) {
 		case !a.Delivered || a.Loopback:
 			// This machine's own doing.
 			return time.Time{}, false
-		case t.opt.Mode != Always && t.plain(a):
+		case t.opt.Mode != Always && !t.opt.askedFlows && t.plain(a):
 			return time.Time{}, false
 		case !done:
 			// The direct questions come to an end first.

@@ -31,7 +31,7 @@ func (t *tracer) whoAnswered(a *rawprobe.Reply) (wake time.Time, busy bool, err 
 		return wake, false, nil
 	}
 	if w.ttl == 0 {
-		if t.opt.Mode == Always && t.plain(a) {
+		if t.plain(a) {
 			// Nobody doubts it: only the way there is wanted.
 			w.done = true
 			depth, _ := t.depth()

@@ -721,6 +721,13 @@ func flags() []labCase {
 		{name: "closed, always traced", net: three, port: 81, args: args("--trace=always"), verdict: "reject", cause: "port-closed", certainty: "certain", where: "destination",
 			after: shows("r1 passes", "r2 passes", "r3 passes", "server rejects"), within: quick},
 		eight, port,
+		{name: "eight flows, open", net: three, args: args("--flows", "8"), maxSYN: 20,
+			verdict: "open", cause: "listening", certainty: "certain", within: quick},
+		// Whether the first source port takes the broken leg is left to chance: of
+		// 17, all on one leg are one run in 65,536.
+		{name: "sixteen flows, one leg of a diamond drops", args: args("--flows", "16"), maxSYN: 120,
+			net:     netlab.Diamond().WithRules("a", netlab.Rule{Hook: netlab.Forward, Dst: "server", Action: netlab.Drop}),
+			verdict: "partial", cause: "flow-dependent", certainty: "any", where: "path"},
 		// Nothing is known beyond hop 2, but that the host is up.
 		{name: "two hops at most, r1 drops", net: three.WithRules("r1", tcp80(netlab.Forward, netlab.Drop)), args: args("--max-hops", "2"),
 			verdict: "drop", cause: "network-firewall", certainty: "certain", where: "path", hops: []string{"r1", "r2"}, device: "r1", after: maxPath(2)},

@@ -587,6 +587,56 @@ func otherFlows(v *view) *Diagnosis {
 	return d
 }
 
+// mixedFlows: the host answers the subject, and nothing comes back for the same
+// SYN from other source ports.
+func mixedFlows(v *view) *Diagnosis {
+	if len(v.ofKind(rawprobe.SynAck)) == 0 && len(v.ofKind(rawprobe.Reset)) == 0 {
+		return nil
+	}
+	tries, answered, last := make(map[uint16]int), make(map[uint16]bool), make(map[uint16]time.Time)
+	for i := range v.o.Sent {
+		if s := &v.o.Sent[i]; s.Kind == rawprobe.OtherFlow && !s.Stepped() && s.Refused == rawprobe.NotRefused {
+			tries[s.Flow.Src.Port()]++
+			last[s.Flow.Src.Port()] = s.Time
+		}
+	}
+	for _, r := range v.others {
+		answered[v.o.Sent[r.Probe].Flow.Src.Port()] = true
+	}
+	var silent []uint16
+	for port, n := range tries {
+		loss := math.Pow(traceroute.Loss(v.o), float64(n))
+		if !answered[port] && n >= silentTries && v.o.End.Sub(last[port]) >= silentAfter-clockSlack && loss <= rareChance {
+			silent = append(silent, port)
+		}
+	}
+	if len(silent) == 0 {
+		return nil
+	}
+	slices.Sort(silent)
+	d := &Diagnosis{Verdict: Partial, Cause: FlowDependent, Certainty: Likely, Fault: &Fault{Where: Path}, RTT: v.subject[0].RTT}
+	at := ""
+	for _, port := range silent {
+		p := traceroute.ReadFlow(v.o, port)
+		if n := p.Last(subjectName); len(p.Hops) > 0 && len(d.Fault.Hops) == 0 {
+			if n > 0 {
+				d.Fault.Hops = append(d.Fault.Hops, Hop{TTL: n, Address: p.Addr(n)})
+			}
+			next := Hop{TTL: n + 1}
+			if next.TTL == v.path.Depth {
+				next.Address = v.target
+			}
+			d.Fault.Hops = append(d.Fault.Hops, next)
+			at = " " + span(d.Fault.Hops)
+		}
+	}
+	d.Summary = fmt.Sprintf("Some connections get through and others do not, by their source port: one of several ways seems to be broken%s.", at)
+	d.Next = "Ask whoever runs the routers there; retrying from other source ports helps for now."
+	d.because("mixed-flows", "the SYN was answered, and from %d of %d other source ports it got no answer in %d tries", len(silent), len(tries), tries[silent[0]])
+	d.or(NetworkFirewall, Fault{Where: Path}, "a rule that looks at source ports, or limits new connections, does the same")
+	return d.or(HostFirewall, v.destination(), "so does such a rule of the host's")
+}
+
 // part reports whether a flow that passes was seen to take another way than the
 // subject.
 func (v *view) part(through map[uint16]int) bool {

@@ -28,6 +28,7 @@ var checks = []check{
 	{"local-refusal", localRefusal},
 	{"swallowed-answer", swallowedAnswer},
 	{"conflicting-answers", conflictingAnswers},
+	{"mixed-flows", mixedFlows},
 	{"syn-ack", synAck},
 	{"reset", reset},
 	{"icmp-from-target", icmpFromTarget},

@@ -1044,6 +1044,28 @@ var cases = []explained{
 			why silent-subject echo-refused`,
 	},
 
+	// Other source ports of a port that answers.
+	{
+		name: "some source ports get no answer",
+		see: "syn 0s\n +0.3ms syn-ack\n" + answered + "flow 0.1s port=41001\n +0.3ms syn-ack\n" +
+			"flow 0.1s 0.7s 1.3s port=41002\n end 2.4s",
+		want: `mixed-flows: partial flow-dependent likely
+			at path
+			or network-firewall@path host-firewall@destination
+			why mixed-flows echo-reply`,
+	}, {
+		name: "one source port has got no answer in two tries", misses: "mixed-flows",
+		see: "syn 0s\n +0.3ms syn-ack\n" + answered + "flow 0.1s port=41001\n +0.3ms syn-ack\n" +
+			"flow 0.1s 0.7s port=41002\n end 2.4s",
+		want: `syn-ack: open listening certain
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "one source port has been waited for too briefly", misses: "mixed-flows",
+		see: "syn 0s\n +0.3ms syn-ack\n" + answered + "flow 0.1s 0.7s 1.3s port=41002\n end 2.2s",
+		want: `syn-ack: open listening certain
+			why syn-ack same-distance echo-reply`,
+	},
+
 	// Silence with the TTL stepped: where it begins.
 	{
 		// Field note 1: gw may drop after its TTL check, r2 on the way in.

@@ -163,7 +163,7 @@ func violations(o *rawprobe.Observations, d *Diagnosis) (wrong []string) {
 	if d.Verdict == Reject && !refusal {
 		bad("reject without a refusal")
 	}
-	if d.Verdict == Partial && !otherAnswered {
+	if d.Verdict == Partial && !otherAnswered && !synAck && !refusal {
 		bad("partial, and no other flow got through")
 	}
 	if d.Cause == PortClosed && d.Certainty == Certain && !host && !near {
@@ -261,6 +261,9 @@ func decode(b []byte) *rawprobe.Observations {
 	if silent {
 		f.sent(o, "syn", []string{"0s", "0.6s", "1.2s"})
 		o.End = start.Add(4300 * time.Millisecond)
+	}
+	if d.n(6) == 0 { // another flow, asked as often as it takes
+		f.sent(o, "flow", []string{"0.1s", "0.7s", "1.3s", "port=41002"})
 	}
 	steps := pick(d, 0, 0, 2, 3, 4)
 	for i := range d.n(9) {

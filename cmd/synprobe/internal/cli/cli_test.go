@@ -151,6 +151,15 @@ func TestArguments(t *testing.T) {
 	}
 }
 
+func TestProveIsIPv4(t *testing.T) {
+	for _, args := range [][]string{{"--prove", "2001:db8::1", "80"}, {"--prove", "-6", "both", "80"}} {
+		w := newWorld()
+		if code := w.run(args...); code != exitUsage || len(w.opts) != 0 || !strings.Contains(w.err.String(), "--prove") {
+			t.Errorf("%v: exit %d, %d probed, stderr %q", args, code, len(w.opts), &w.err)
+		}
+	}
+}
+
 func TestOptions(t *testing.T) {
 	w := newWorld()
 	code := w.run("-i", "eth0", "-s", "192.0.2.100", "--source-port=4000", "-t", "1.5s", "--tries", "7",

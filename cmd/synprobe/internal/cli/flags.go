@@ -54,8 +54,8 @@ Where it stops:
       --trace WHEN         auto, always or never (default: auto, which traces
                            the path of what is not a plain answer of the host)
       --max-hops N         step no further than N hops, 1 to 64 (default: 30)
-      --flows N            source ports to try beside a silent one, 1 to 16
-                           (default: 2)
+      --flows N            source ports to try beside the first, 1 to 16, of a
+                           port that answers too (default: 2, of a silent one)
       --prove              where SYNs are silent, wait some 31s for a proof that
                            they arrive (IPv4); Ctrl-C ends the wait with the
                            result so far

@@ -94,6 +94,10 @@ func (r *run) probe(ctx context.Context, t *target) (o outcome) {
 		o.err = err
 		return o
 	}
+	if r.flags.opt.Trace.Prove && addr.Is6() {
+		o.err = misuse("--prove for "+report.Escape(addr.String()), "the proof works in IPv4 alone", "leave --prove out, or choose an IPv4 address with -4")
+		return o
+	}
 	resolved := *t
 	resolved.addr = addr
 	o.target = &resolved
