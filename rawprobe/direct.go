@@ -127,7 +127,7 @@ func (d *Direct) Step(now time.Time) (time.Time, bool, error) {
 func (d *Direct) askNextHop(now time.Time) (wake time.Time, err error) {
 	r := d.r
 	wake = now.Add(farPatience) // not for the next hop's sake
-	if !r.obs.Machine.Interface.Resolves || r.obs.Machine.Route.Local || r.neighborAlive() || d.asks == maxAsks {
+	if !r.obs.Machine.Interface.Resolves || r.obs.Machine.Route.Local || r.obs.NeighborAnswered() || d.asks == maxAsks {
 		return wake, nil
 	}
 	if !now.Before(d.nextAsk) {
@@ -145,7 +145,7 @@ func (d *Direct) askNextHop(now time.Time) (wake time.Time, err error) {
 // sent: the IP stack would take another way than the connection's.
 func (d *Direct) needsNextHop() bool {
 	m := &d.r.obs.Machine
-	return d.tries == 0 && m.Route.ByPort && m.Interface.Resolves && !d.r.neighborAlive()
+	return d.tries == 0 && m.Route.ByPort && m.Interface.Resolves && !d.r.obs.NeighborAnswered()
 }
 
 // try sends the subject and an echo beside it. Their order alternates: a
@@ -286,7 +286,7 @@ func (d *Direct) silentUntil() time.Time {
 	rtt := r.obs.MaxRTT()
 	end := d.last.Add(max(listenAfter, 3*rtt))
 	switch {
-	case r.obs.Machine.Interface.Resolves && !r.obs.Machine.Route.Local && !r.neighborAlive() && len(r.obs.Replies) == 0:
+	case r.obs.Machine.Interface.Resolves && !r.obs.Machine.Route.Local && !r.obs.NeighborAnswered() && len(r.obs.Replies) == 0:
 		// The next hop is dead: nobody is left to wait for.
 		return d.first.Add(askPatience)
 	case !r.obs.Machine.Route.Local && !d.Brief:
@@ -468,15 +468,6 @@ func (r *Run) lastRefusal() Refusal {
 func (r *Run) echoSettled() bool {
 	for i := range r.obs.Replies {
 		if s := &r.obs.Sent[r.obs.Replies[i].Probe]; s.Kind == Echo && !s.Stepped() {
-			return true
-		}
-	}
-	return false
-}
-
-func (r *Run) neighborAlive() bool {
-	for i := range r.obs.Asks {
-		if !r.obs.Asks[i].Answered.IsZero() {
 			return true
 		}
 	}

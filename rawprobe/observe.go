@@ -33,6 +33,17 @@ type Observations struct {
 	Tap     TapStats
 }
 
+// NeighborAnswered reports whether the next hop has answered one of our own
+// requests.
+func (o *Observations) NeighborAnswered() bool {
+	for i := range o.Asks {
+		if !o.Asks[i].Answered.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
 // Machine is what this machine knew about reaching the target.
 type Machine struct {
 	Route     Route

@@ -221,7 +221,7 @@ func (t *tracer) beginAt(done bool) (time.Time, bool) {
 		t.answered = true
 		return t.now, true
 	}
-	if done || m.Interface.Resolves && !t.neighborAlive() && len(t.o.Replies) == 0 {
+	if done || m.Interface.Resolves && !t.o.NeighborAnswered() && len(t.o.Replies) == 0 {
 		return t.now.Add(time.Hour), !done
 	}
 	if e := t.echo(); e != nil {
@@ -278,15 +278,6 @@ func (t *tracer) echo() *rawprobe.Reply {
 		}
 	}
 	return nil
-}
-
-func (t *tracer) neighborAlive() bool {
-	for i := range t.o.Asks {
-		if !t.o.Asks[i].Answered.IsZero() {
-			return true
-		}
-	}
-	return false
 }
 
 func earlier(a, b time.Time) time.Time {

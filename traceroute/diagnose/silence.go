@@ -69,10 +69,8 @@ func deadNeighbor(v *view) *Diagnosis {
 	case v.out.Addr() != v.target:
 		return nil // the SYN went another way than to this neighbour
 	}
-	for _, a := range asks {
-		if !a.Answered.IsZero() {
-			return nil
-		}
+	if v.o.NeighborAnswered() {
+		return nil
 	}
 	protocol, question := "ARP", "ARP requests"
 	if v.target.Is6() {
@@ -205,7 +203,7 @@ func (v *view) nothingAlive(d *Diagnosis) {
 	} else {
 		d.because("not-sent", "no ICMP echo was sent")
 	}
-	if v.onLink() && v.askAnswered() {
+	if v.onLink() && v.o.NeighborAnswered() {
 		d.Cause, d.Fault = HostFirewall, &host
 		d.Summary = "The host is there and answers nothing but address resolution: its own firewall drops everything, as far as can be seen."
 		d.Next = fmt.Sprintf("Look at the firewall of the host %s.", v.target)
@@ -217,15 +215,6 @@ func (v *view) nothingAlive(d *Diagnosis) {
 	d.or(HostFirewall, host, "the host's own firewall may drop everything")
 	d.or(HostUnreachable, host, "a host that died less than 10 s ago is silent until its router notices")
 	d.or(ReturnPath, somewhere(), "the answers may be dropped on their way back")
-}
-
-func (v *view) askAnswered() bool {
-	for _, a := range v.o.Asks {
-		if !a.Answered.IsZero() {
-			return true
-		}
-	}
-	return false
 }
 
 // echoed adds that the host answers echoes, and how fast where that is known.
