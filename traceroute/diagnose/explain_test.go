@@ -23,10 +23,6 @@ type explained struct {
 const (
 	// silence is a run whose SYNs waited long enough.
 	silence = "syn 0s 0.6s 1.2s\n"
-	// tenFlows are silent too: that all of them, and the subject, take the
-	// broken one of two ways is a chance of less than one in a thousand.
-	tenFlows = "flow 0.7s port=41001\n flow 0.7s port=41002\n flow 0.7s port=41003\n flow 0.7s port=41004\n flow 0.7s port=41005\n" +
-		"flow 0.7s port=41006\n flow 0.7s port=41007\n flow 0.7s port=41008\n flow 0.7s port=41009\n flow 0.7s port=41010\n"
 	// quiet is one whose echoes are not answered either.
 	quiet = "echo 0s 0.6s 1.2s\n" + silence
 	// answered is an echo's reply; alive those of three.
