@@ -165,7 +165,7 @@ func TestImportsGoDownwards(t *testing.T) {
 			case to < 0:
 				f.errorf(t, spec, "%s is in no layer", imported)
 			case tree == toTree:
-			case to == testNetworks && depth == testNetworks: // one reads the other's data
+			case depth == testNetworks && to == testNetworks: // simnet reads netlab's topologies
 			case to == testNetworks && !f.test():
 				f.errorf(t, spec, "%s is for tests", imported)
 			case to <= depth && !(f.test() && to == testNetworks):

@@ -13,25 +13,27 @@ import (
 type Driver interface {
 	// Listen starts a service.
 	Listen(node string, s Service) error
-	// Die makes a node stop answering, with its carrier up.
+	// Die makes a node deaf and dumb; Revive ends that.
 	Die(node string) error
 	// Revive ends what Die began.
 	Revive(node string) error
-	// SetLink takes an interface down or up.
+	// SetLink takes an interface up or down.
 	SetLink(node, iface string, up bool) error
 	// NoCarrier pulls an interface's cable.
 	NoCarrier(node, iface string) error
 	// AddRules appends rules to a node's firewall.
 	AddRules(node string, rules []PlanRule) error
-	// AddRoutes adds routes, or replaces those to the same destinations.
+	// AddRoutes adds routes, or replaces those to the same destination.
 	AddRoutes(node string, routes []PlanRoute) error
-	// DelRoutes removes a node's routes to destinations.
+	// DelRoutes removes routes from a node's main table; that there is none to
+	// any of the destinations is an error.
 	DelRoutes(node string, dsts []netip.Prefix) error
-	// Hits counts the packets that a node's rules of one name have matched.
+	// Hits counts the packets that a node's rules of this name have matched.
 	Hits(node, rule string) (uint64, error)
-	// FillConntrack leaves no room in a node's connection table.
+	// FillConntrack leaves a node no room to track another connection.
 	FillConntrack(node string) error
-	// WarmNeighbor makes a node's entry for a neighbour fresh.
+	// WarmNeighbor makes a node's neighbour on the way to an address one that
+	// it has just heard of.
 	WarmNeighbor(node string, addr netip.Addr) error
 	// Neighbor returns the state of an entry as ip-neigh names it, in any case.
 	Neighbor(node string, addr netip.Addr) (string, error)

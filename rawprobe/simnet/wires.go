@@ -40,7 +40,8 @@ func (g *segment) send(from *iface, f frame) {
 	now := time.Now()
 	arrivals := []time.Time{now.Add(g.net.opt.Delay)}
 	if g.lanes != nil {
-		arrivals = g.lanes[from.end].Next(now)
+		// Never at once: an RTT of 0 is one that was not measured.
+		arrivals = g.lanes[from.end].Next(now.Add(g.net.opt.Delay))
 	}
 	for _, to := range g.ends {
 		if to == from || !to.hears(f.to) {

@@ -592,6 +592,11 @@ var weaknesses = []weakness{
 	{"loss that no echo meets", func(n network, d *diagnose.Diagnosis, _ string) bool {
 		return n.Loss > 0 && d.Verdict == diagnose.Drop && d.Certainty == diagnose.Certain
 	}},
+	// The host's only answer is a SYN-ACK that it had to send again, and three
+	// of its round trips are waited for.
+	{"slow by a late SYN-ACK", func(n network, _ *diagnose.Diagnosis, problem string) bool {
+		return n.Loss > 0 && n.NoEcho && kindOf(problem) == "took"
+	}},
 	// A way that parts behind the subject's last hop, and on whose one leg
 	// nobody speaks.
 	{"a leg without a word", func(n network, d *diagnose.Diagnosis, _ string) bool {
