@@ -369,18 +369,29 @@ func (r *Run) answeredLast() bool {
 }
 
 // disputed reports whether an answer in the host's name came from another
-// distance than the host's echo reply.
+// distance than the host's echo reply, or much faster.
 func (r *Run) disputed(a *Reply) bool {
 	if a.Kind == ICMPError || r.obs.Machine.Route.Local {
 		return false
 	}
 	for i := range r.obs.Replies {
-		if e := &r.obs.Replies[i]; e.Kind == EchoReply && !r.obs.Sent[e.Probe].Stepped() && e.Distance() != a.Distance() {
+		e := &r.obs.Replies[i]
+		if e.Kind != EchoReply || r.obs.Sent[e.Probe].Stepped() {
+			continue
+		}
+		if e.Distance() != a.Distance() || a.RTT > 0 && MuchFaster(a.RTT, e.RTT) {
 			return true
 		}
 	}
 	return false
 }
+
+// fasterBy is more than a host takes longer for an echo than for a segment.
+const fasterBy = 10 * time.Millisecond
+
+// MuchFaster reports whether an answer came so much sooner than the host's echo
+// reply that the host can hardly have made it.
+func MuchFaster(rtt, echo time.Duration) bool { return rtt < echo/4 && echo-rtt > fasterBy }
 
 // contradicted reports whether a device on the way says that there is no way to
 // a host that answers echoes: the device may be one of several that share the

@@ -170,7 +170,7 @@ func synAck(v *view) *Diagnosis {
 		d.Certainty = Likely
 		d.Summary = fmt.Sprintf("Port %d is open, on a machine behind the one that answers echoes for this address.", v.port)
 		d.or(Proxy, somewhere(), "the SYN-ACK and the echo reply come from different distances")
-	case v.tooFast(r):
+	case v.tooFast(rs):
 		d.Certainty = Likely
 		d.because("too-fast", "the SYN-ACK took %s, the host's echo reply %s or more", ms(r.RTT), ms(v.echoes[0].RTT))
 		d.or(Proxy, somewhere(), "a device nearer than the host may answer in its name")
@@ -228,7 +228,7 @@ func reset(v *view) *Diagnosis {
 		d.Summary = fmt.Sprintf("Port %d is closed, on a machine behind the one that answers echoes for this address, or the host's own firewall resets.", v.port)
 		d.or(NetworkFirewall, somewhere(), "the reset and the echo reply come from different distances")
 	case same:
-		if v.tooFast(r) {
+		if v.tooFast(rs) {
 			d.Certainty = Likely
 			d.because("too-fast", "the reset took %s, the host's echo reply %s or more", ms(r.RTT), ms(v.echoes[0].RTT))
 			d.or(NetworkFirewall, somewhere(), "a device nearer than the host may answer in its name")

@@ -1044,6 +1044,27 @@ var cases = []explained{
 			why silent-subject echo-refused`,
 	},
 
+	// An answer that is much faster than the host's echo.
+	{
+		name: "each SYN-ACK comes before an echo could",
+		see:  "syn 0s\n +2ms syn-ack\n echo 0s\n +80ms echo-reply\n syn 0.1s\n +2ms syn-ack",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance too-fast echo-reply`,
+	}, {
+		name: "each reset comes before an echo could",
+		see:  "syn 0s\n +2ms reset\n echo 0s\n +80ms echo-reply\n syn 0.1s\n +2ms reset",
+		want: `reset: reject port-closed likely
+			at destination ?:host
+			or network-firewall@path
+			why reset same-distance too-fast echo-reply`,
+	}, {
+		name: "one SYN-ACK has overtaken the echo",
+		see:  "syn 0s\n +2ms syn-ack\n echo 0s\n +80ms echo-reply\n syn 0.1s\n +80ms syn-ack",
+		want: `syn-ack: open listening certain
+			why syn-ack same-distance echo-reply`,
+	},
+
 	// Other source ports of a port that answers.
 	{
 		name: "some source ports get no answer",

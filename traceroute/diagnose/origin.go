@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"synprobe/rawprobe"
 	"synprobe/traceroute"
@@ -133,21 +132,24 @@ func (v *view) sameUpTo(control string, ttl int) bool {
 	return true
 }
 
-// tooFast reports whether an answer came much faster than any echo reply of the
-// host: a device before it may have answered from what looks like its distance.
-func (v *view) tooFast(r *rawprobe.Reply) bool {
-	if len(v.echoes) == 0 || r.RTT == 0 {
+// tooFast reports whether all of several answers came much faster than any echo
+// reply of the host: a device before it may have answered from what looks like
+// its distance. One alone may have overtaken what the echo had to wait for.
+func (v *view) tooFast(rs []*rawprobe.Reply) bool {
+	if len(v.echoes) == 0 || len(rs) < 2 {
 		return false
 	}
 	least := v.echoes[0].RTT
 	for _, e := range v.echoes {
 		least = min(least, e.RTT)
 	}
-	return r.RTT < least/2 && least-r.RTT > fasterBy
+	for _, r := range rs {
+		if r.RTT == 0 || !rawprobe.MuchFaster(r.RTT, least) {
+			return false
+		}
+	}
+	return true
 }
-
-// fasterBy is more than a host takes longer for an echo than for a segment.
-const fasterBy = 10 * time.Millisecond
 
 // translates reports whether the router at a TTL said in the target's name that
 // the subject expired: it translates the destination, and its own error back.
