@@ -18,7 +18,7 @@ const silent = 2500 * time.Millisecond
 // labCases are the networks that the program must explain.
 func labCases() []labCase {
 	var all []labCase
-	for _, group := range [][]labCase{answers(), refusals(), silences(), deadHosts(), ownMachine(), ownFirewall(), ownTranslation(), links(), loss()} {
+	for _, group := range [][]labCase{answers(), refusals(), silences(), deadHosts(), ownMachine(), ownFirewall(), ownTranslation(), links(), loss(), proofs()} {
 		all = append(all, group...)
 	}
 	return all
@@ -225,6 +225,9 @@ func ownFirewall() []labCase {
 			verdict: "reject", cause: "local-firewall", certainty: "certain", where: "local", hops: []string{"client"}, evidence: []string{"local-reject"}, within: quick},
 		{name: "own OUTPUT says host unreachable", net: one.WithRules("client", tcp80(netlab.Output, netlab.RejectHost)),
 			verdict: "reject", cause: "local-firewall", certainty: "certain", where: "local", hops: []string{"client"}, within: quick},
+		{name: "own connection table full", net: one, only: []netlab.Family{netlab.IPv4},
+			setup:   func(_ *testing.T, l *netlab.Lab, _ netlab.Family) { l.Node("client").FillConntrack() },
+			verdict: "drop", cause: "local-firewall", certainty: "certain", where: "local", hops: []string{"client"}, evidence: []string{"conntrack-full"}, within: quick},
 		{name: "own POSTROUTING drops", net: one.WithRules("client", tcp80(netlab.Postrouting, netlab.Drop)),
 			verdict: "drop", cause: "local-firewall", certainty: "certain", where: "local", within: quick},
 		{name: "own egress drops", net: one.WithRules("client", tcp80(netlab.Egress, netlab.Drop)),
@@ -320,4 +323,24 @@ func loss() []labCase {
 		)
 	}
 	return cases
+}
+
+// proofs wait for the host's word on a fragment, half a minute. Its two
+// fragments are SYNs, too.
+func proofs() []labCase {
+	two, four := netlab.Chain(2), []netlab.Family{netlab.IPv4}
+	stateful := []netlab.Rule{
+		{Hook: netlab.Input, State: netlab.CTEstablished | netlab.CTRelated, Action: netlab.Accept},
+		tcp80(netlab.Input, netlab.Drop),
+	}
+	return []labCase{
+		{name: "host drops, with a proof", net: two.WithRules("server", tcp80(netlab.Input, netlab.Drop)), only: four, args: args("--prove"), within: 36 * time.Second, maxSYN: 8,
+			verdict: "drop", cause: "host-firewall", certainty: "likely", where: "destination", hops: []string{"server"},
+			evidence: []string{"arrival"}, alternatives: []string{"not-accepting", "return-path"}},
+		{name: "host drops statefully, with a proof", net: two.WithRules("server", stateful...), only: four, args: args("--prove"), within: 36 * time.Second, maxSYN: 8,
+			verdict: "drop", cause: "host-firewall", certainty: "likely", where: "destination", hops: []string{"server"}, evidence: []string{"arrival"}},
+		// Nothing arrives: the last router stays a suspect.
+		{name: "last router drops, without a proof", net: two.WithRules("r2", tcp80(netlab.Forward, netlab.Drop)), only: four, args: args("--prove"), within: 36 * time.Second, maxSYN: 8,
+			verdict: "drop", cause: "host-firewall", certainty: "likely", where: "destination", alternatives: []string{"network-firewall"}, evidence: []string{"last-step"}},
+	}
 }

@@ -113,6 +113,28 @@ func socketsLeft(t testing.TB, m *netlab.Machine) []string {
 	}
 }
 
+// TestProofInterrupted stops the wait for a proof: the verdict that there is
+// already is printed.
+func TestProofInterrupted(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, netlab.Chain(1).WithRules("server", tcp80(netlab.Input, netlab.Drop)))
+	client, server := lab.Node("client"), lab.Node("server")
+	fragments := server.Count(netlab.Rule{Hook: netlab.Ingress, Only: netlab.IPv4, Fragment: true})
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	r := start(t, client, client.Command(ctx, binary(), "-n", "--json", "--prove", lab.Addr("server", netlab.IPv4).String(), "80"))
+	eventually(t, "a fragment", func() bool { return fragments.Packets() > 0 })
+	out := r.stop(t, syscall.SIGINT)
+	got, err := parse(out.Stdout)
+	if err != nil || len(got) != 1 || out.Exit != exitCodes["drop"] || got[0].Verdict != "drop" || got[0].Cause != "host-firewall" {
+		t.Errorf("exit %d, %v\n%s%s", out.Exit, err, out.Stdout, out.Stderr)
+	}
+	if left := socketsLeft(t, client); len(left) != 0 {
+		t.Errorf("sockets are left: %v", left)
+	}
+}
+
 // TestInterrupted stops a silent run: it ends at once, says what it knows, and
 // leaves nothing.
 func TestInterrupted(t *testing.T) {
