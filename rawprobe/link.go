@@ -80,6 +80,7 @@ type SendError struct {
 	Err    error
 }
 
+// Error gives the system's reason.
 func (e *SendError) Error() string { return "send: " + e.Err.Error() }
 
 // Unwrap gives the system's error.
@@ -91,6 +92,7 @@ type PrivilegeError struct {
 	Err error
 }
 
+// Error names what was not permitted.
 func (e *PrivilegeError) Error() string { return e.Op + ": " + e.Err.Error() }
 
 // Unwrap gives the system's error.

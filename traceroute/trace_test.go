@@ -320,7 +320,7 @@ func TestConfirm(t *testing.T) {
 				order += p.kind[:1]
 			}
 		}
-		if !strings.HasSuffix(order, "soosso") {
+		if !strings.HasSuffix(order, "soos") {
 			t.Errorf("confirmed in the order %q", order)
 		}
 		if len(c.of("other", 0)) == 0 {
@@ -414,7 +414,6 @@ func TestLossySeeds(t *testing.T) {
 // More than six SYNs may trip a host's scan defence (field notes 34, 43),
 // whatever the way back suggests of the host's distance.
 func TestSubjectsAtHost(t *testing.T) {
-	t.Skip("known to fail: frontier steps the subject past a host whose way back is longer, and confirm adds to the direct tries")
 	for name, edit := range map[string]func(*chain){
 		"a way back of 8 more":                func(c *chain) { c.detour = 8 },
 		"a way back of 8 more, echo filtered": func(c *chain) { c.detour, c.at.echo = 8, nil },

@@ -115,8 +115,9 @@ const (
 	// weight they all take the broken one in less than one run in 1,000.
 	FlowsForCertain = 10
 	minFlowPause    = 40 * time.Millisecond
-	// confirmRounds keep the subject SYNs that reach the host at six.
-	confirmRounds = 3
+	// confirmRounds keep the subject SYNs that reach the host at six: three
+	// direct tries, these, and one stepped to the host's own hop.
+	confirmRounds = 2
 
 	// longest is the end of a trace, plus round trips where there are any: its
 	// three rounds, and the last word.
