@@ -20,8 +20,9 @@ const (
 	// Linux (net.ipv4.ipfrag_time), and in most others up to 60; the longer
 	// wait is not worth anybody's while.
 	reassembly = 30 * time.Second
-	// proofSlack is for the way, and the host's timer.
-	proofSlack = 1500 * time.Millisecond
+	// proofSlack is for the way, and the host's timer: Linux rounds one of 30 s
+	// up by as much as an eighth (kernel/time/timer.c).
+	proofSlack = 4500 * time.Millisecond
 	// fragments are sent this often, apart, lest one gets lost.
 	proofTries = 2
 	proofPace  = 300 * time.Millisecond

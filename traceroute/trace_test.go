@@ -338,7 +338,7 @@ func TestProve(t *testing.T) {
 		least, most time.Duration
 		fragments   int
 	}{
-		{"no word", ipv4, nil, 33500 * ms, 34500 * ms, 2},
+		{"no word", ipv4, nil, 36500 * ms, 37500 * ms, 2},
 		{"the host's word", ipv4, func(c *chain) { c.at.fragment = always(pass) }, 32000 * ms, 33000 * ms, 2},
 		{"ipv6", ipv6, nil, 0, 2600 * ms, 0},
 		{"open", ipv4, func(c *chain) { c.at = answers(synAck) }, 0, 500 * ms, 0},

@@ -46,7 +46,7 @@ type Options struct {
 	askedFlows bool // Flows was not 0
 	// ControlPorts are ports of the host to try beside the usual ones.
 	ControlPorts []uint16
-	// Prove waits some 31 seconds for a proof that silent SYNs arrive, in IPv4.
+	// Prove waits 30 to 35 seconds for a proof that silent SYNs arrive, in IPv4.
 	Prove bool
 	// Waiting, where not nil, is told what the trace only waits for, and until
 	// when at most.

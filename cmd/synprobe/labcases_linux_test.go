@@ -334,13 +334,13 @@ func proofs() []labCase {
 		tcp80(netlab.Input, netlab.Drop),
 	}
 	return []labCase{
-		{name: "host drops, with a proof", net: two.WithRules("server", tcp80(netlab.Input, netlab.Drop)), only: four, args: args("--prove"), within: 36 * time.Second, maxSYN: 8,
+		{name: "host drops, with a proof", net: two.WithRules("server", tcp80(netlab.Input, netlab.Drop)), only: four, args: args("--prove"), within: 39 * time.Second, maxSYN: 8,
 			verdict: "drop", cause: "host-firewall", certainty: "likely", where: "destination", hops: []string{"server"},
 			evidence: []string{"arrival"}, alternatives: []string{"not-accepting", "return-path"}},
-		{name: "host drops statefully, with a proof", net: two.WithRules("server", stateful...), only: four, args: args("--prove"), within: 36 * time.Second, maxSYN: 8,
+		{name: "host drops statefully, with a proof", net: two.WithRules("server", stateful...), only: four, args: args("--prove"), within: 39 * time.Second, maxSYN: 8,
 			verdict: "drop", cause: "host-firewall", certainty: "likely", where: "destination", hops: []string{"server"}, evidence: []string{"arrival"}},
 		// Nothing arrives: the last router stays a suspect.
-		{name: "last router drops, without a proof", net: two.WithRules("r2", tcp80(netlab.Forward, netlab.Drop)), only: four, args: args("--prove"), within: 36 * time.Second, maxSYN: 8,
+		{name: "last router drops, without a proof", net: two.WithRules("r2", tcp80(netlab.Forward, netlab.Drop)), only: four, args: args("--prove"), within: 39 * time.Second, maxSYN: 8,
 			verdict: "drop", cause: "host-firewall", certainty: "likely", where: "destination", alternatives: []string{"network-firewall"}, evidence: []string{"last-step"}},
 	}
 }

@@ -56,9 +56,9 @@ Where it stops:
       --max-hops N         step no further than N hops, 1 to 64 (default: 30)
       --flows N            source ports to try beside the first, 1 to 16, of a
                            port that answers too (default: 2, of a silent one)
-      --prove              where SYNs are silent, wait some 31s for a proof that
-                           they arrive (IPv4); Ctrl-C ends the wait with the
-                           result so far
+      --prove              where SYNs are silent, wait 30 to 35s for a proof
+                           that they arrive (IPv4); Ctrl-C ends the wait with
+                           the result so far
       --control-port PORT  a port of the host that should answer, to compare
                            with; may be given several times
 
