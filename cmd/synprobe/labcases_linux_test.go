@@ -141,7 +141,11 @@ func deadHosts() []labCase {
 		{name: "gateway just died", net: one, setup: justDied("client", "r1"),
 			verdict: "network-down", cause: "gateway-down", certainty: "certain", where: "local", hops: []string{"client", "r1"}, within: nextHop},
 		{name: "target behind a router is down", net: one, setup: die("server"),
-			verdict: "host-down", cause: "host-unreachable", certainty: "certain", where: "destination", hops: []string{"server"}},
+			verdict: "host-down", cause: "host-unreachable", certainty: "likely", where: "destination", hops: []string{"server"},
+			alternatives: []string{"unknown"}, evidence: []string{"searched"}},
+		// The router before it says the same as for a dead host.
+		{name: "last router is down", net: netlab.Chain(2), setup: die("r2"),
+			verdict: "host-down", cause: "host-unreachable", certainty: "likely", where: "destination", alternatives: []string{"unknown"}},
 		{name: "target behind a router just died", net: one, setup: justDied("r1", "server"),
 			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "path", hops: []string{"r1", ""}, alternatives: []string{"host-unreachable"}},
 		{name: "port forward to a dead backend", target: node("r1"),

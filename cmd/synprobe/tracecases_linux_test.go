@@ -647,7 +647,7 @@ func diedBehind() []labCase {
 	three := netlab.Chain(3)
 	return []labCase{
 		{name: "target behind three routers is down", net: three, setup: die("server"),
-			verdict: "host-down", cause: "host-unreachable", certainty: "certain", where: "destination", hops: []string{"server"}},
+			verdict: "host-down", cause: "host-unreachable", certainty: "likely", where: "destination", hops: []string{"server"}, alternatives: []string{"unknown"}},
 		{name: "target behind three routers just died", net: three, setup: justDied("r3", "server"),
 			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "path", hops: []string{"r3", ""}, device: "server@4", alternatives: []string{"host-unreachable"}},
 		{name: "r2 just died", net: three, setup: justDied("r1", "r2"),

@@ -322,14 +322,21 @@ func icmpFromRouter(v *view) *Diagnosis {
 	switch m {
 	case rawprobe.SaysHostUnreachable:
 		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.destination())
-		sure = r.RTT >= searchTime
+		searched := r.RTT >= searchTime
 		is := "is"
-		if !sure && !agreed {
+		if !searched && !agreed {
 			is = "seems to be"
 		}
 		d.Summary = fmt.Sprintf("The host %s down: the router %s can't reach it.", is, r.From)
 		d.Next = fmt.Sprintf("Check that %s is up and connected to the network of %s.", v.target, r.From)
-		if sure {
+		if searched {
+			// It says the same where the router after it does not answer.
+			sure, d.Certainty = true, Likely
+			next := v.device(r.From)
+			if ttl := next.Hops[0].TTL; ttl != UnknownTTL {
+				next.Hops = append(next.Hops, Hop{TTL: ttl + 1})
+			}
+			d.or(Unknown, next, "the next router, and not the host, may be what it can't reach")
 			d.because("searched", "it came %s after the SYN: the router searched for the host", ms(r.RTT))
 		}
 	case rawprobe.SaysNetworkUnreachable:

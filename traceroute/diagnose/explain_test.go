@@ -693,14 +693,16 @@ var cases = []explained{
 	{
 		name: "a router can't reach the host, and the echo is silent",
 		see:  "echo 0s\n syn 0s\n +3.1s icmp host-unreachable from=r2",
-		want: `icmp-from-router: host-down host-unreachable certain
+		want: `icmp-from-router: host-down host-unreachable likely
 			at destination ?:host
+			or unknown@path
 			why icmp-from-router searched`,
 	}, {
 		name: "a router can't reach the host, as the echo learns too",
 		see:  "echo 0s\n syn 0s\n +3.1s icmp host-unreachable from=r2\n +3.1s icmp host-unreachable for echo from=r2",
-		want: `icmp-from-router: host-down host-unreachable certain
+		want: `icmp-from-router: host-down host-unreachable likely
 			at destination ?:host
+			or unknown@path
 			why icmp-from-router echo-refused searched`,
 	}, {
 		name: "a router has no route, as the echo learns too",
