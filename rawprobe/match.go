@@ -142,6 +142,26 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 	st.out, st.outID = flow, outID
 }
 
+// coarse is the part of a round trip by which its bounds may be apart where the
+// kernel did not stamp the departure.
+const coarse = 64
+
+// roundTrip is the time from the probe's departure to the kernel's stamp of its
+// answer, or 0 where that can't be told. A departure without a stamp lies
+// between the send and the reading of the tap's copy: on a long way that is
+// near enough.
+func (s *Sent) roundTrip(answered time.Time) time.Duration {
+	switch d := s.Departed; {
+	case d == nil:
+		return 0
+	case !d.Unstamped:
+		return max(answered.Sub(d.Time), 0)
+	case d.Time.Sub(s.Time) <= answered.Sub(d.Time)/coarse:
+		return answered.Sub(s.Time)
+	}
+	return 0
+}
+
 // doubtTimes takes back round-trip times of SYN-ACKs that may be none. A host
 // whose first SYN-ACK was lost repeats it, by itself or for our next SYN, and
 // echoes the first SYN's timestamp in either case (field note 29): the time
@@ -238,8 +258,8 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 		r.obs.Ignored.Unprovoked++
 		return
 	}
-	if s := &r.obs.Sent[reply.Probe]; s.Departed != nil && !s.Departed.Unstamped && !ev.Unstamped {
-		reply.RTT = max(reply.Time.Sub(s.Departed.Time), 0)
+	if !ev.Unstamped {
+		reply.RTT = r.obs.Sent[reply.Probe].roundTrip(reply.Time)
 	}
 	for i := len(r.obs.Replies) - 1; i >= 0; i-- {
 		old := &r.obs.Replies[i]

@@ -591,3 +591,29 @@ func TestStrangersDeliveries(t *testing.T) {
 		}
 	})
 }
+
+// TestRoundTrip takes a departure without the kernel's stamp for what it is:
+// somewhere between the send and the reading of the tap's copy.
+func TestRoundTrip(t *testing.T) {
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	at := func(d time.Duration) time.Time { return start.Add(d) }
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		name     string
+		departed *Departure
+		answered time.Duration
+		want     time.Duration
+	}{
+		{"no departure", nil, 700 * ms, 0},
+		{"stamped", &Departure{Time: at(2 * ms)}, 700 * ms, 698 * ms},
+		{"stamped by a clock that was set back", &Departure{Time: at(2 * ms)}, ms, 0},
+		{"unstamped, a long way", &Departure{Time: at(2 * ms), Unstamped: true}, 700 * ms, 700 * ms},
+		{"unstamped, a long way, read late", &Departure{Time: at(20 * ms), Unstamped: true}, 700 * ms, 0},
+		{"unstamped, a short way", &Departure{Time: at(ms / 2), Unstamped: true}, ms, 0},
+	} {
+		s := Sent{Time: start, Departed: c.departed}
+		if got := s.roundTrip(at(c.answered)); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}

@@ -244,7 +244,7 @@ func (s *Sent) Translated() (Flow, bool) {
 type Departure struct {
 	Time time.Time // the kernel's stamp
 	// Unstamped says that the kernel did not stamp it yet: Time is when it was
-	// read, and good for no round trip.
+	// read, which is good for a long round trip only.
 	Unstamped bool
 	Interface int
 	Flow      Flow   // after this machine's own translation
