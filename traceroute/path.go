@@ -291,6 +291,52 @@ func (p *Path) answer(name string, s *rawprobe.Sent, r *rawprobe.Reply, host, fo
 	h.Probes[name] = q
 }
 
+// Losses counts the probes on the way to the host that must have been answered
+// and were not, and those that were. A probe must be answered where its kind was
+// once, with the same TTL; and by a router that answered another kind, where
+// its own kind was answered by a later router. It had time to be.
+func Losses(o *rawprobe.Observations) (lost, answered int) {
+	p := Read(o)
+	got := make(map[int]bool)
+	for i := range o.Replies {
+		got[o.Replies[i].Probe] = true
+	}
+	type place struct {
+		name string
+		ttl  int
+	}
+	known := make(map[place]bool)
+	for i := range o.Sent {
+		if s := &o.Sent[i]; got[i] {
+			known[place{s.Name(), s.TTL}] = true
+		}
+	}
+	wait := max(3*o.MaxRTT(), stepPatience)
+	for i := range o.Sent {
+		s := &o.Sent[i]
+		switch {
+		case s.Refused != rawprobe.NotRefused || s.Kind == rawprobe.OtherFlow:
+		case got[i]:
+			answered++
+		case o.End.Sub(s.Time) < wait:
+		case known[place{s.Name(), s.TTL}], p.status(s.TTL, s.Name()) == Silent && s.TTL < p.Last(s.Name()) && len(p.Hop(s.TTL).Addrs) > 0:
+			lost++
+		}
+	}
+	return lost, answered
+}
+
+// Chance is how probable it is that the next n probes are all lost, after lost
+// were and answered were not. Nothing is known before the first one: the loss is
+// taken to be as likely one as another, by Jeffreys' prior.
+func Chance(lost, answered, n int) float64 {
+	p := 1.0
+	for i := range n {
+		p *= (float64(lost+i) + 0.5) / float64(lost+answered+i+1)
+	}
+	return p
+}
+
 // Forged reports whether a TCP answer to a control, in the host's name, seems to
 // have been made by a device before the host: it came from nearer than the
 // host's echo replies, or, where there are none, from no farther than a router.

@@ -235,6 +235,9 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 		d.Certainty = Likely
 		d.or(HostFirewall, v.destination(), "somebody may drop the routers' word about TCP alone, and the SYN have got further")
 	}
+	if d.Certainty == Certain {
+		v.byBadLuck(d, last)
+	}
 	if sameFlow {
 		return // the ACK went the SYN's own way
 	}
@@ -254,6 +257,32 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 		leg := Fault{Where: Path, Hops: append(v.suspects(last, last), Hop{TTL: last + 1})}
 		d.or(FlowDependent, leg, "routers may share traffic among several ways, of which all %s took a broken one", plural(n+1, "SYN flow"))
 	}
+}
+
+// silentAt is how often the subject was sent to a hop beyond the last that it
+// reached, where a router answers others.
+func (v *view) silentAt(last int) int {
+	n := 0
+	for _, h := range v.path.Hops[last:] {
+		if len(h.Addrs) > 0 && !h.Host {
+			n += h.Of(subjectName).Tries
+		}
+	}
+	return n
+}
+
+// byBadLuck weakens a claim about a hop where packets are seen to get lost: so
+// may the few SYNs have been on which it rests.
+func (v *view) byBadLuck(d *Diagnosis, last int) {
+	lost, answered := traceroute.Losses(v.o)
+	if lost == 0 || traceroute.Chance(lost, answered, v.silentAt(last)) <= rareBurst {
+		return
+	}
+	d.Certainty = Likely
+	d.because("loss", "but packets get lost on the way: %d of %s that had to be answered got lost", lost, plural(lost+answered, "probe"))
+	d.or(HostFirewall, v.destination(), "the SYN may have got further, and the routers' word of it been lost")
+	d.or(ReturnPath, somewhere(), "so may the SYN's answer")
+	d.or(NetworkFirewall, somewhere(), "and it may be dropped further on")
 }
 
 // passesTCP reports whether a TCP control passed a hop, and whether one of the

@@ -1108,6 +1108,23 @@ var cases = []explained{
 			at path 1:gw 2:r2
 			why silent-subject subject-path control-passes host-alive echo-reply`,
 	}, {
+		// One ACK of two got no answer: so may the SYNs have been lost.
+		name: "a firewall between the first two routers, or loss that an ACK met",
+		see: silence + alive + echoPath + "tcp-ack 1.5s ttl=2\n +0.3ms icmp expired from=r2\n tcp-ack 1.4s ttl=2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.6s 1.9s 2.2s 2.5s ttl=2",
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or host-firewall@destination return-path@path network-firewall@path
+			why silent-subject subject-path control-passes host-alive loss echo-reply`,
+	}, {
+		// So many SYNs are not lost by chance where one ACK of three was.
+		name: "a firewall between the first two routers, and loss that does not explain it",
+		see: silence + alive + echoPath + "tcp-ack 1.5s ttl=2\n +0.3ms icmp expired from=r2\n tcp-ack 1.4s ttl=2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" + strings.Repeat("syn 1.3s 1.4s 1.5s 1.6s 1.9s ttl=2\n", 4),
+		want: `bracket: drop network-firewall certain
+			at path 1:gw 2:r2
+			why silent-subject subject-path control-passes host-alive echo-reply`,
+	}, {
 		// Errors about TCP may be what is dropped.
 		name: "a firewall between the first two routers, as far as echoes alone show",
 		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +

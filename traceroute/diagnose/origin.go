@@ -50,6 +50,8 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 		o.hops = v.suspects(early, m)
 		switch {
 		case len(o.hops) > 2:
+		case seems == m-1 && v.sameDistance(m, rs[0]) && !v.sameDistance(m-1, rs[0]):
+			// What the one's remaining TTL suggests, the other's own word has.
 		case seems == m-1 && m > 1, m > 1 && v.sameDistance(m-1, rs[0]):
 			o.hops = []Hop{v.hop(m - 1)}
 		case seems == m && m > 1:

@@ -18,6 +18,9 @@ const (
 	// rareChance is the largest probability at which "all lost by chance" is
 	// left aside.
 	rareChance = 1e-3
+	// rareBurst is the same for a claim that is to be certain where losses were
+	// seen: they come in bursts, and little is known of them.
+	rareBurst = 1e-5
 )
 
 // clockSlack is what scheduling may take off the intervals above.
