@@ -294,8 +294,10 @@ func (p *Path) answer(name string, s *rawprobe.Sent, r *rawprobe.Reply, host, fo
 // Losses counts the probes on the way to the host that must have been answered
 // and were not, and those that were. A probe must be answered where its kind was
 // once, with the same TTL; and by a router that answered another kind, where
-// its own kind was answered by a later router. It had time to be.
-func Losses(o *rawprobe.Observations) (lost, answered int) {
+// its own kind was answered by a later router. It had time to be. In doubt are
+// those controls that a router did not answer while it answered others: somebody
+// may drop that kind.
+func Losses(o *rawprobe.Observations) (lost, answered, doubt int) {
 	p := Read(o)
 	got := make(map[int]bool)
 	for i := range o.Replies {
@@ -321,9 +323,21 @@ func Losses(o *rawprobe.Observations) (lost, answered int) {
 		case o.End.Sub(s.Time) < wait:
 		case known[place{s.Name(), s.TTL}], p.status(s.TTL, s.Name()) == Silent && s.TTL < p.Last(s.Name()) && len(p.Hop(s.TTL).Addrs) > 0:
 			lost++
+		case s.Kind != rawprobe.Subject && len(p.passedAt(s.TTL)) > 0:
+			doubt++
 		}
 	}
-	return lost, answered
+	return lost, answered, doubt
+}
+
+// passedAt are the kinds of probe that expired at a TTL.
+func (p *Path) passedAt(ttl int) (names []string) {
+	for _, n := range p.Names {
+		if p.status(ttl, n) == Passes {
+			names = append(names, n)
+		}
+	}
+	return names
 }
 
 // Chance is how probable it is that the next n probes are all lost, after lost

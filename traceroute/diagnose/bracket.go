@@ -56,7 +56,7 @@ func (v *view) behind(ttl int, control string, last int) bool {
 // shares reports whether a control met no other router than the subject up to a
 // TTL: routers that share traffic among several send each flow one way.
 func (v *view) shares(control string, last int) bool {
-	if strings.HasPrefix(control, string(rawprobe.ControlSYN)) && v.forks() {
+	if (strings.HasPrefix(control, string(rawprobe.ControlSYN)) || control == string(rawprobe.ControlUDP)) && v.forks() {
 		return false // each is a flow of its own: one seen here tells nothing of the next
 	}
 	for t := 1; t <= last; t++ {
@@ -274,11 +274,13 @@ func (v *view) silentAt(last int) int {
 // byBadLuck weakens a claim about a hop where packets are seen to get lost: so
 // may the few SYNs have been on which it rests.
 func (v *view) byBadLuck(d *Diagnosis, last int) {
-	lost, answered := traceroute.Losses(v.o)
-	if lost == 0 || traceroute.Chance(lost, answered, v.silentAt(last)) <= rareBurst {
+	lost, answered, doubt := traceroute.Losses(v.o)
+	n := v.silentAt(last)
+	if (lost == 0 || traceroute.Chance(lost, answered, n) <= rareBurst) && (doubt == 0 || traceroute.Chance(lost+doubt, answered, n) <= rareChance) {
 		return
 	}
 	d.Certainty = Likely
+	lost += doubt
 	d.because("loss", "but packets get lost on the way: %d of %s that had to be answered got lost", lost, plural(lost+answered, "probe"))
 	d.or(HostFirewall, v.destination(), "the SYN may have got further, and the routers' word of it been lost")
 	d.or(ReturnPath, somewhere(), "so may the SYN's answer")

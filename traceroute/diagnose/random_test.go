@@ -585,6 +585,15 @@ var weaknesses = []weakness{
 	{"the last router's answer, from as far as the host's", func(n network, d *diagnose.Diagnosis, _ string) bool {
 		return (n.Back > 0 || n.Fork > 0) && slices.Contains(ownCauses, d.Cause) && has(d, "same-distance", "provoked-at-host")
 	}},
+	// Which of two hops made an answer in the host's name is told by the TTL
+	// that is left in it, as if the way back were the way there.
+	{"the device's own way back", func(n network, d *diagnose.Diagnosis, problem string) bool {
+		return (n.Back > 0 || n.Fork > 0) && has(d, "provoked-early") && kindOf(problem) == "wrong claim: the fault is not at"
+	}},
+	// A silence that five losses in a row made, where no other probe was lost.
+	{"loss that nothing else meets", func(n network, d *diagnose.Diagnosis, _ string) bool {
+		return n.Loss > 0 && d.Certainty == diagnose.Certain
+	}},
 	// The host's only answer is a SYN-ACK that it had to send again, and three
 	// of its round trips are waited for.
 	{"slow by a late SYN-ACK", func(n network, _ *diagnose.Diagnosis, problem string) bool {
@@ -617,7 +626,7 @@ func (n network) weak(out *outcome) string {
 }
 
 // maxWeak is the largest share of networks for which a known weakness counts.
-const maxWeak = 0.01
+const maxWeak = 0.005
 
 // enough networks make a share.
 const enough = 400
