@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if list {
 		for _, s := range all {
-			_, _ = fmt.Fprintf(stdout, "%-18s %-12s %-20s %s\n", s.name, s.verdict, s.cause, s.title)
+			_, _ = fmt.Fprintf(stdout, "%-17s  %-12s  %-20s  %s\n", s.name, s.verdict, s.cause, s.title)
 		}
 		return exitOK
 	}
