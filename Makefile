@@ -1,4 +1,5 @@
 # make                build bin/synprobe, one static binary
+# make demo           as root: what synprobe says about each kind of fault
 # make test           all tests; as root with the lab, else without
 # make race           the same under the race detector, where there is a C compiler
 # make fuzz           every fuzz target for FUZZTIME each
@@ -30,10 +31,18 @@ FUZZTIME ?= 60s
 RACEFLAGS ?=
 CROSS     = linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: build test race fuzz lint cross clean
+.PHONY: build demo test race fuzz lint cross clean
 
 build:
 	$(GO) build -trimpath -buildvcs=$(BUILDVCS) -o bin/synprobe ./cmd/synprobe
+
+# What sudo has built belongs to who asked.
+demo:
+	@$(if $(ROOT),,echo "make demo: needs root, to build networks of its own: sudo make demo" >&2; exit 1)
+	@$(MAKE) --no-print-directory build
+	$(GO) build -trimpath -buildvcs=$(BUILDVCS) -o bin/demo ./cmd/demo
+	@$(if $(SUDO_UID),chown "$(SUDO_UID):$(SUDO_GID)" bin bin/synprobe bin/demo)
+	@bin/demo
 
 test:
 	@$(if $(ROOT),,echo "make test: not root: tests that need a network namespace may skip; as root all of them run")
