@@ -295,8 +295,8 @@ func (p *Path) answer(name string, s *rawprobe.Sent, r *rawprobe.Reply, host, fo
 // and were not, and those that were. A probe must be answered where its kind was
 // once, with the same TTL; and by a router that answered another kind, where
 // its own kind was answered by a later router. It had time to be. In doubt are
-// those controls that a router did not answer while it answered others: somebody
-// may drop that kind.
+// those kinds of control that a router did not answer while it answered others:
+// somebody may drop them.
 func Losses(o *rawprobe.Observations) (lost, answered, doubt int) {
 	p := Read(o)
 	got := make(map[int]bool)
@@ -307,7 +307,7 @@ func Losses(o *rawprobe.Observations) (lost, answered, doubt int) {
 		name string
 		ttl  int
 	}
-	known := make(map[place]bool)
+	known, doubtful := make(map[place]bool), make(map[place]bool)
 	for i := range o.Sent {
 		if s := &o.Sent[i]; got[i] {
 			known[place{s.Name(), s.TTL}] = true
@@ -324,10 +324,10 @@ func Losses(o *rawprobe.Observations) (lost, answered, doubt int) {
 		case known[place{s.Name(), s.TTL}], p.status(s.TTL, s.Name()) == Silent && s.TTL < p.Last(s.Name()) && len(p.Hop(s.TTL).Addrs) > 0:
 			lost++
 		case s.Kind != rawprobe.Subject && len(p.passedAt(s.TTL)) > 0:
-			doubt++
+			doubtful[place{s.Name(), s.TTL}] = true
 		}
 	}
-	return lost, answered, doubt
+	return lost, answered, len(doubtful)
 }
 
 // passedAt are the kinds of probe that expired at a TTL.
