@@ -202,9 +202,9 @@ func (v *view) reached(d *Diagnosis, last int) {
 	case last == 0 && beyond > 0:
 		d.because("subject-path", "no hop answered for the same SYN (TTL 1 to %d, up to %s each)", beyond, timesEach(tries))
 	case beyond > last+1:
-		d.because("subject-path", "the same SYN reached %s and nothing beyond (TTL %d to %d, up to %s each)", where, last+1, beyond, timesEach(tries))
+		d.because("subject-path", "the same SYN reached %s, and nobody beyond answered (TTL %d to %d, up to %s each)", where, last+1, beyond, timesEach(tries))
 	case beyond == last+1:
-		d.because("subject-path", "the same SYN reached %s and nothing beyond (TTL %d, %s)", where, beyond, timesEach(tries))
+		d.because("subject-path", "the same SYN reached %s, and nobody beyond answered (TTL %d, %s)", where, beyond, timesEach(tries))
 	default:
 		d.because("subject-path", "the same SYN reached %s", where)
 	}
@@ -255,7 +255,11 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	if chance > rareChance {
 		d.Certainty = Likely
 		leg := Fault{Where: Path, Hops: append(v.suspects(last, last), Hop{TTL: last + 1})}
-		d.or(FlowDependent, leg, "routers may share traffic among several ways, of which all %s took a broken one", plural(n+1, "SYN flow"))
+		took := "the SYN took a broken one"
+		if n > 0 {
+			took = fmt.Sprintf("all %s took a broken one", plural(n+1, "SYN flow"))
+		}
+		d.or(FlowDependent, leg, "routers may share traffic among several ways, of which %s", took)
 	}
 }
 
@@ -305,7 +309,7 @@ func (v *view) passesTCP(ttl int) (sameFlow, tcp bool) {
 func (v *view) further(d *Diagnosis) {
 	d.or(NetworkFirewall, somewhere(), "the SYN's own way may go on in silence, and the SYN be lost further on")
 	d.or(HostFirewall, v.destination(), "or by the host")
-	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+	d.or(ReturnPath, somewhere(), "the SYN may arrive")
 }
 
 // blurred: routers said that the SYN expired, in words that do not tell where.
@@ -402,7 +406,7 @@ func (v *view) lastStep(d *Diagnosis) {
 		d.or(NetworkFirewall, somewhere(), "a filter directly in front of the host looks the same (security group, hypervisor, bridge)")
 	default:
 		router := Fault{Where: Path, Hops: v.suspects(v.path.Depth-1, v.path.Depth-1)}
-		d.or(NetworkFirewall, router, "it may drop behind its TTL check; so may a filter directly in front of the host (security group, hypervisor, bridge)")
+		d.or(NetworkFirewall, router, "it may drop the SYN as it forwards it; so may a filter directly in front of the host (security group, hypervisor, bridge)")
 	}
 	if v.arrived == nil && v.onLink() {
 		return
@@ -464,16 +468,30 @@ func (v *view) blackHole(d *Diagnosis, last int) {
 	host := v.destination()
 	hops := v.suspects(last, last+1)
 	d.Cause, d.Certainty, d.Fault = Unknown, Ambiguous, &Fault{Where: Path, Hops: hops}
-	d.Summary = fmt.Sprintf("Nothing at all passes hop %d%s, and nobody says why.", last, parens(v.path.Addr(last)))
-	if last == 0 {
+	d.Summary = fmt.Sprintf("Nothing comes back from beyond hop %d%s, and nobody says why.", last, parens(v.path.Addr(last)))
+	switch {
+	case last == 0:
 		d.Summary = "Nothing at all comes back, not even from the first router, and nobody says why."
+	case !v.steppedTo(last + 1):
+		d.Summary = fmt.Sprintf("Nothing comes back from port %d or its host, and the path was followed to hop %d only.", v.port, last)
 	}
-	d.because("silent-controls", "neither ICMP echo nor any other probe got further")
+	d.because("silent-controls", "neither ICMP echo nor any other probe drew an answer from beyond")
 	v.ask(d, hops)
+	d.Next = fmt.Sprintf("Find out first whether %s is up. %s", v.target, d.Next)
+	if last > 0 && !v.steppedTo(last+1) {
+		d.Next = "Follow the path further (a greater --max-hops)."
+	}
 	d.or(NetworkFirewall, Fault{Where: Path, Hops: hops}, "it may drop everything for this host")
 	d.or(HostFirewall, host, "the next hop may be the host itself, and answer nothing")
 	d.or(HostUnreachable, host, "it may have died less than 10 s ago, and its router not have noticed")
-	d.or(ReturnPath, somewhere(), "all answers from beyond may be dropped on their way back")
+	d.or(ReturnPath, somewhere(), "everything may arrive, and no answer come back")
+}
+
+// steppedTo reports whether the subject was stepped to a TTL, or beyond.
+func (v *view) steppedTo(ttl int) bool {
+	return slices.ContainsFunc(v.o.Sent, func(s rawprobe.Sent) bool {
+		return s.Kind == rawprobe.Subject && s.Stepped() && s.TTL >= ttl
+	})
 }
 
 // behindAddress: the subject goes on behind the address that answers echoes: a

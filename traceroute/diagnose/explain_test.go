@@ -1197,6 +1197,13 @@ var cases = []explained{
 			at path 1:gw 2:r2
 			why silent-subject loop`,
 	}, {
+		name: "followed to the first hop only",
+		see:  silence + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n echo 1.3s ttl=1\n +0.2ms icmp expired from=gw",
+		want: `bracket: drop unknown ambiguous
+			at path 1:gw 2:-
+			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
+			why silent-subject subject-path silent-controls`,
+	}, {
 		// Field note 10: a router that forwards TTL 0 answers twice.
 		name: "adjacent repeats are no loop", misses: "loop",
 		see: quiet + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=2\n +0.2ms icmp expired from=gw\n" +

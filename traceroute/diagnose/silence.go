@@ -92,7 +92,7 @@ func deadNeighbor(v *view) *Diagnosis {
 	span := v.o.End.Sub(asks[0].Time)
 	d.because("dead-neighbor", "%d %s for %s over %s got no answer", len(asks), question, hop, seconds(span))
 	if v.m.Neighbor == "failed" || v.m.Neighbor == "incomplete" {
-		d.because("neighbor-table", "the kernel's own entry for it is %s", v.m.Neighbor)
+		d.because("neighbor-table", "the kernel's own neighbour entry for it is %s", v.m.Neighbor)
 	}
 	if len(asks) < silentTries || span < silentSpread || v.o.Tap.Drops > 0 {
 		d.Certainty = Ambiguous
@@ -127,7 +127,7 @@ func echoRefused(v *view) *Diagnosis {
 	switch r.Meaning() {
 	case rawprobe.SaysHostUnreachable:
 		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.destination())
-		d.Summary = fmt.Sprintf("The host seems to be down: the router %s can't reach it.", r.From)
+		d.Summary = fmt.Sprintf("The host seems to be down: the router %s says that it can't reach it.", r.From)
 		d.Next = fmt.Sprintf("Check that %s is up and connected to the network of %s.", v.target, r.From)
 	case rawprobe.SaysNetworkUnreachable:
 		d.Verdict, d.Cause = NetworkDown, NetUnreachable
@@ -161,19 +161,19 @@ func silentSubject(v *view) *Diagnosis {
 	}
 	switch {
 	case !v.patient():
-		d.Summary = fmt.Sprintf("No answer from port %d so far; the wait was too short to call it a drop.", v.port)
+		d.Summary = fmt.Sprintf("No answer from port %d so far; the wait was too short to be sure.", v.port)
 		if n, _, _ := v.taken(); n == 0 {
 			d.Summary = fmt.Sprintf("No SYN was sent: nothing is known about port %d.", v.port)
 		}
 		d.Next = "Try again and give it more time (a longer --timeout, more --tries)."
-		d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop the SYN")
-		d.or(HostFirewall, host, "the host's own firewall may drop it")
+		d.or(NetworkFirewall, somewhere(), "it may drop the SYN")
+		d.or(HostFirewall, host, "it may drop the SYN")
 	case alive && chance > rareChance:
 		d.Summary = fmt.Sprintf("No answer from port %d, but packets get lost on the way: this may be chance.", v.port)
 		d.Next = "Try again, and find out where packets get lost."
 		d.because("loss", "echoes get lost too; by chance alone all SYNs would be lost in %.1f %% of runs", 100*chance)
-		d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop the SYN")
-		d.or(HostFirewall, host, "the host's own firewall may drop it")
+		d.or(NetworkFirewall, somewhere(), "it may drop the SYN")
+		d.or(HostFirewall, host, "it may drop the SYN")
 	case alive && v.onLink():
 		d.Cause, d.Fault = HostFirewall, &host
 		d.Summary = fmt.Sprintf("The host is up and silently drops SYNs to port %d: its own firewall, as far as can be seen.", v.port)
@@ -182,10 +182,10 @@ func silentSubject(v *view) *Diagnosis {
 		d.or(NetworkFirewall, somewhere(), "a filter directly in front of the host looks the same: a security group, a hypervisor, a bridge")
 	case alive:
 		d.Summary = fmt.Sprintf("The host is up, but SYNs to port %d are silently dropped, on the way or by the host.", v.port)
-		d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop the SYN")
-		d.or(HostFirewall, host, "the host's own firewall may drop it")
+		d.or(NetworkFirewall, somewhere(), "it may drop the SYN")
+		d.or(HostFirewall, host, "it may drop the SYN")
 		d.or(NotAccepting, host, "a program with a full accept queue is silent too")
-		d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+		d.or(ReturnPath, somewhere(), "the SYN may arrive")
 	default:
 		v.nothingAlive(d)
 	}
@@ -214,10 +214,10 @@ func (v *view) nothingAlive(d *Diagnosis) {
 		d.or(NetworkFirewall, somewhere(), "a filter directly in front of the host looks the same: a security group, a hypervisor, a bridge")
 		return
 	}
-	d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop everything for this host")
-	d.or(HostFirewall, host, "the host's own firewall may drop everything")
+	d.or(NetworkFirewall, somewhere(), "it may drop everything for this host")
+	d.or(HostFirewall, host, "it may drop everything")
 	d.or(HostUnreachable, host, "a host that died less than 10 s ago is silent until its router notices")
-	d.or(ReturnPath, somewhere(), "the answers may be dropped on their way back")
+	d.or(ReturnPath, somewhere(), "everything may arrive, and no answer come back")
 }
 
 // echoed adds that the host answers echoes, and how fast where that is known.
