@@ -109,12 +109,13 @@ func lead(page *htmlpage.Page) string {
 func (r *Result) section(about About) htmlpage.Section {
 	d := &r.diagnosis
 	s := htmlpage.Section{
-		Tone:    "interrupted",
-		Word:    "INTERRUPTED",
-		Target:  r.subject(Style{NoNames: about.NoNames}),
-		Seen:    r.run(),
-		Packets: r.packetTable(),
-		Steps:   htmlpage.Table{Stop: -1},
+		Tone:     "interrupted",
+		Word:     "INTERRUPTED",
+		Target:   r.subject(Style{NoNames: about.NoNames}),
+		Seen:     r.run(),
+		Timeline: r.timeline(),
+		Packets:  r.packetTable(),
+		Steps:    htmlpage.Table{Stop: -1},
 	}
 	if r.Interrupted() {
 		s.Summary = capital(clean(r.interruption())) + "."
@@ -204,6 +205,54 @@ func (r *Result) packetTable() htmlpage.Table {
 	return t
 }
 
+// timeline draws the packets by what was asked, from the first packet to the
+// end of the run.
+func (r *Result) timeline() *htmlpage.Timeline {
+	packets := r.packets()
+	if len(packets) == 0 {
+		return nil
+	}
+	begin, end := packets[0].at, packets[len(packets)-1].at
+	if r.seen.End.After(end) {
+		end = r.seen.End
+	}
+	t := &htmlpage.Timeline{Title: "When packets were sent and received", Length: end.Sub(begin)}
+	row := func(label string) *htmlpage.TimeRow {
+		label = clean(label)
+		i := slices.IndexFunc(t.Rows, func(row htmlpage.TimeRow) bool { return row.Label == label })
+		if i < 0 {
+			i = len(t.Rows)
+			t.Rows = append(t.Rows, htmlpage.TimeRow{Label: label})
+		}
+		return &t.Rows[i]
+	}
+	for i := range r.seen.Asks {
+		ask, w := &r.seen.Asks[i], row(r.askWords())
+		w.Sent = append(w.Sent, ask.Time.Sub(begin))
+		if !ask.Answered.IsZero() {
+			w.Received = append(w.Received, ask.Answered.Sub(begin))
+		}
+	}
+	for i := range r.seen.Sent {
+		w := row(probeWords(r.seen.Sent[i].Kind))
+		w.Sent = append(w.Sent, left(&r.seen.Sent[i]).Sub(begin))
+	}
+	for _, reply := range r.seen.Replies {
+		what := "answers"
+		if reply.Probe >= 0 && reply.Probe < len(r.seen.Sent) {
+			what = probeWords(r.seen.Sent[reply.Probe].Kind)
+		}
+		w := row(what)
+		w.Received = append(w.Received, reply.Time.Sub(begin))
+	}
+	var told []string
+	for _, w := range t.Rows {
+		told = append(told, fmt.Sprintf("%s: %d sent, %d received", w.Label, len(w.Sent), len(w.Received)))
+	}
+	t.Desc = fmt.Sprintf("In %.1f s. %s. The table has the times.", t.Length.Seconds(), strings.Join(told, "; "))
+	return t
+}
+
 // spot is a place in the drawing of a path.
 type spot struct {
 	htmlpage.Node
@@ -255,8 +304,11 @@ func (r *Result) drawing() (*htmlpage.Path, htmlpage.Table) {
 	if !traced {
 		return p, table
 	}
-	p.Stop = r.stop()
-	table.Stop = p.Stop
+	// A SYN that was answered farther on was not lost, whatever the verdict: the
+	// answer was, or that of another flow.
+	if stop := r.stop(); stop >= lanes[0].Reach {
+		p.Stop, table.Stop = stop, stop
+	}
 	if p.Stop >= 0 {
 		p.Desc = clean(fmt.Sprintf("The SYN stops after hop %d. ", p.Stop)) + p.Desc
 	}
@@ -302,7 +354,7 @@ func (r *Result) spots() []spot {
 		if s.host {
 			notes = append(notes, "the host")
 		}
-		if h.RTT > 0 {
+		if h.RTT > 0 && !s.Silent {
 			notes = append(notes, rttWords(h.RTT))
 		}
 		if s.Silent && s.host {
@@ -451,12 +503,21 @@ func (r *Result) lanes(spots []spot) []lane {
 	if len(d.Path.Hops) == 0 && !r.local() {
 		subject.Faint = host
 		switch {
-		case d.Verdict == diagnose.Open, d.Verdict == diagnose.Partial && d.RTT > 0:
+		case d.Verdict == diagnose.Open:
 			subject.marks[host] = htmlpage.Answers
 		case d.Verdict == diagnose.Reject, d.Cause == diagnose.NetUnreachable:
 			subject.marks[host] = htmlpage.Rejects
 		case d.Verdict == diagnose.Drop:
 			subject.marks[host] = htmlpage.Silent
+		}
+	}
+	if d.Verdict == diagnose.Drop || d.Verdict == diagnose.Partial {
+		// The path holds stepped probes; what they show is not all that the
+		// host said.
+		for _, f := range r.fates() {
+			if f.subject && f.host {
+				subject.marks[host] = f.mark
+			}
 		}
 	}
 	subject.reach()
@@ -511,31 +572,26 @@ func mark(s traceroute.Status) htmlpage.Mark {
 	return ""
 }
 
-// otherFlow is the lane of one other source port that fared otherwise than the
-// subject, where that is the verdict; one that was stepped comes first. The
-// hops where it met somebody else say so.
-func (r *Result) otherFlow(spots []spot, host int) (lane, bool) {
-	if r.diagnosis.Verdict != diagnose.Partial {
-		return lane{}, false
-	}
-	fate := make(map[uint16]htmlpage.Mark) // with full TTL
-	var ports []uint16
+// fate is what became of the SYNs of full TTL from one source port.
+type fate struct {
+	port    uint16
+	subject bool
+	mark    htmlpage.Mark
+	host    bool // the answer is the host's own, or in its name
+}
+
+// fates are those of all source ports, in the order of sending.
+func (r *Result) fates() []fate {
+	var all []fate
 	full := func(s *rawprobe.Sent) bool {
 		return !s.Stepped() && s.Refused == rawprobe.NotRefused && (s.Kind == rawprobe.OtherFlow || s.Kind == rawprobe.Subject)
 	}
-	for i := range r.seen.Sent {
-		if s := &r.seen.Sent[i]; full(s) {
-			if s.Kind == rawprobe.OtherFlow && !slices.Contains(ports, s.Flow.Src.Port()) {
-				ports = append(ports, s.Flow.Src.Port())
-			}
-			fate[s.Flow.Src.Port()] = htmlpage.Silent
-		}
+	of := func(s *rawprobe.Sent) int {
+		return slices.IndexFunc(all, func(f fate) bool { return f.port == s.Flow.Src.Port() })
 	}
-	var own uint16
 	for i := range r.seen.Sent {
-		if s := &r.seen.Sent[i]; s.Kind == rawprobe.Subject {
-			own = s.Flow.Src.Port()
-			break
+		if s := &r.seen.Sent[i]; full(s) && of(s) < 0 {
+			all = append(all, fate{port: s.Flow.Src.Port(), subject: s.Kind == rawprobe.Subject, mark: htmlpage.Silent})
 		}
 	}
 	for i := range r.seen.Replies {
@@ -543,29 +599,44 @@ func (r *Result) otherFlow(spots []spot, host int) (lane, bool) {
 		if reply.Probe < 0 || reply.Probe >= len(r.seen.Sent) || !full(&r.seen.Sent[reply.Probe]) {
 			continue
 		}
-		port := r.seen.Sent[reply.Probe].Flow.Src.Port()
-		switch {
+		switch f := &all[of(&r.seen.Sent[reply.Probe])]; {
 		case reply.Kind == rawprobe.SynAck:
-			fate[port] = htmlpage.Answers
-		case reply.Kind == rawprobe.Reset, reply.Kind == rawprobe.ICMPError && reply.Meaning() != rawprobe.SaysExpired:
-			fate[port] = htmlpage.Rejects
+			f.mark, f.host = htmlpage.Answers, true
+		case reply.Kind == rawprobe.Reset:
+			f.mark, f.host = htmlpage.Rejects, true
+		case reply.Kind == rawprobe.ICMPError && reply.Meaning() != rawprobe.SaysExpired && !f.host:
+			f.mark = htmlpage.Rejects
 		}
 	}
-	ports = slices.DeleteFunc(ports, func(p uint16) bool {
-		return (fate[p] == htmlpage.Silent) == (fate[own] == htmlpage.Silent) && fate[p] == fate[own]
-	})
-	if len(ports) == 0 {
+	return all
+}
+
+// otherFlow is the lane of one other source port that fared otherwise than the
+// subject, where that is the verdict; one that was stepped comes first. The
+// hops where it met somebody else say so.
+func (r *Result) otherFlow(spots []spot, host int) (lane, bool) {
+	if r.diagnosis.Verdict != diagnose.Partial {
 		return lane{}, false
 	}
-	port := ports[0]
-	for _, p := range ports {
-		if len(traceroute.ReadFlow(r.seen, p).Hops) > 0 {
-			port = p
+	all := r.fates()
+	own := slices.IndexFunc(all, func(f fate) bool { return f.subject })
+	if own < 0 {
+		return lane{}, false
+	}
+	mark := all[own].mark
+	all = slices.DeleteFunc(all, func(f fate) bool { return f.mark == mark })
+	if len(all) == 0 {
+		return lane{}, false
+	}
+	chosen := all[0]
+	for _, f := range all {
+		if len(traceroute.ReadFlow(r.seen, f.port).Hops) > 0 {
+			chosen = f
 			break
 		}
 	}
-	path := traceroute.ReadFlow(r.seen, port)
-	l := lane{Lane: htmlpage.Lane{Label: fmt.Sprintf("the same from port %d", port)}, marks: r.marks(spots, path, subjectName)}
+	path := traceroute.ReadFlow(r.seen, chosen.port)
+	l := lane{Lane: htmlpage.Lane{Label: fmt.Sprintf("the same from port %d", chosen.port)}, marks: r.marks(spots, path, subjectName)}
 	for i := range spots {
 		h := path.Hop(spots[i].ttl)
 		if h == nil {
@@ -573,12 +644,12 @@ func (r *Result) otherFlow(spots []spot, host int) (lane, bool) {
 		}
 		for _, a := range h.Addrs {
 			if !slices.Contains(spots[i].addrs, a) {
-				spots[i].Notes = append(spots[i].Notes, fmt.Sprintf("from port %d: %s", port, clean(a.String())))
+				spots[i].Notes = append(spots[i].Notes, fmt.Sprintf("from port %d: %s", chosen.port, clean(a.String())))
 			}
 		}
 	}
-	if l.marks[host] == "" || l.marks[host] == htmlpage.Silent {
-		l.marks[host] = fate[port]
+	if m := l.marks[host]; chosen.host || m == "" && chosen.mark == htmlpage.Silent {
+		l.marks[host] = chosen.mark
 	}
 	l.reach()
 	return l, true

@@ -19,6 +19,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/html"
 
 	"synprobe/cmd/synprobe/internal/report/htmlpage"
@@ -49,6 +50,8 @@ func shapes() []shape {
 		shape{"refused on the way", refused().result()},
 		shape{"host down behind a router", hostDown().result()},
 		shape{"two flows", twoFlows().result()},
+		shape{"ends at a tick", endsAtTick().result()},
+		shape{"two flows, one lost", mixedFlows().result()},
 	)
 	for _, n := range []int{1, 14, 15, 30, 63} {
 		all = append(all, shape{fmt.Sprint(n, " hops"), dropped(n, n-1, v4Hop).result()})
@@ -180,6 +183,41 @@ func twoFlows() example {
 		send(2, v4Hop(2), rawprobe.ICMPError)
 		send(3, netip.MustParseAddr("10.9.3.2"), rawprobe.ICMPError)
 	}
+	return e
+}
+
+// endsAtTick has a packet at 0 and an end at 200 ms.
+func endsAtTick() example {
+	e := examples[0]
+	e.change = func(o *rawprobe.Observations) {
+		o.Asks, o.Replies, o.Sent = nil, nil, o.Sent[:1]
+		o.End = o.Sent[0].Departed.Time.Add(200 * time.Millisecond)
+	}
+	return e
+}
+
+// mixedFlows is answered from the subject's port, and silent from another one.
+func mixedFlows() example {
+	e := dropped(3, 2, v4Hop)
+	e.d.Verdict, e.d.Cause, e.d.Certainty, e.d.Fault = diagnose.Partial, diagnose.FlowDependent, diagnose.Likely, at(diagnose.Path)
+	e.d.Path.Hops[2].Probes[subjectName] = traceroute.Probed{Status: traceroute.Answers}
+	e.change = func(o *rawprobe.Observations) {
+		o.Sent = o.Sent[:1]
+		o.Replies = []rawprobe.Reply{{Kind: rawprobe.SynAck, Probe: 0, Time: start.Add(time.Millisecond), From: v4Hop(3), TTL: 62}}
+		for _, ttl := range []int{rawprobe.DefaultTTL, 1, 2, 3} {
+			s := o.Sent[0]
+			s.Kind, s.TTL, s.Flow.Src = rawprobe.OtherFlow, ttl, netip.MustParseAddrPort("10.0.1.1:40001")
+			o.Sent = append(o.Sent, s)
+		}
+		o.Replies = append(o.Replies, rawprobe.Reply{Kind: rawprobe.ICMPError, Type: 11, Probe: 2, Exact: true, Time: start.Add(2 * time.Millisecond), From: v4Hop(1), TTL: 64})
+	}
+	return e
+}
+
+func mixedFlowsShort() example {
+	e := mixedFlows()
+	e.addr = netip.AddrPortFrom(v4Hop(3), 5432)
+	e.d.Path.Depth, e.d.Path.Hops = 0, e.d.Path.Hops[:2]
 	return e
 }
 
@@ -469,8 +507,12 @@ func (d *document) path(r *Result) {
 		}
 		rows = append(rows, row)
 	}
-	if stop != r.stop() || len(rows) != len(path.Hops)+1 {
-		d.t.Fatalf("the table has %d hops and stops at %d, want %d and %d", len(rows)-1, stop, len(path.Hops), r.stop())
+	want := r.stop()
+	if last := path.Hop(len(path.Hops)); last.Of(subjectName).Status == traceroute.Answers {
+		want = -1
+	}
+	if stop != want || len(rows) != len(path.Hops)+1 {
+		d.t.Fatalf("the table has %d hops and stops at %d, want %d and %d", len(rows)-1, stop, len(path.Hops), want)
 	}
 	for i, h := range path.Hops {
 		row := rows[i+1]
@@ -583,6 +625,19 @@ func TestHTMLDrawing(t *testing.T) {
 			10.0.3.2 silent passes passes *
 			10.0.4.2 silent answers answers
 			to 2 4 4`},
+		{"two flows, one lost", mixedFlows(), `
+			10.0.1.1 - - -
+			10.0.1.2 passes passes passes
+			10.0.2.2 passes silent passes
+			10.0.3.2 answers silent answers
+			to 3 1 3`},
+		// The path does not show the subject's own answer.
+		{"two flows, one lost, subject not stepped to the end", mixedFlowsShort(), `
+			10.0.1.1 - - -
+			10.0.1.2 passes passes passes
+			10.0.2.2 passes silent passes
+			[distance unknown] 10.0.3.2 answers silent -
+			to 3 1 2`},
 		{"untraced, open", examples[0], `
 			10.0.1.1 -
 			10.0.1.2 -
@@ -654,6 +709,31 @@ func drawnWords(p *htmlpage.Path) string {
 
 func byName(name string) example {
 	return examples[slices.IndexFunc(examples, func(e example) bool { return e.name == name })]
+}
+
+func TestHTMLTimeline(t *testing.T) {
+	us := func(all ...int) (times []time.Duration) {
+		for _, n := range all {
+			times = append(times, time.Duration(n)*time.Microsecond)
+		}
+		return times
+	}
+	want := &htmlpage.Timeline{
+		Title:  "When packets were sent and received",
+		Desc:   "In 2.3 s. ARP request: 1 sent, 1 received; SYN: 2 sent, 1 received; ICMP echo: 1 sent, 1 received. The table has the times.",
+		Length: 2300*time.Millisecond - 20*time.Microsecond, // from the first packet on
+		Rows: []htmlpage.TimeRow{
+			{Label: "ARP request", Sent: us(0), Received: us(130)},
+			{Label: "SYN", Sent: us(180, 400200), Received: us(490)},
+			{Label: "ICMP echo", Sent: us(200), Received: us(720)},
+		},
+	}
+	if diff := cmp.Diff(want, examples[0].result().timeline()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if got := byName("network-down-no-route").result().timeline(); got != nil {
+		t.Errorf("a timeline of nothing: %v", got)
+	}
 }
 
 // TestHTMLSeveral checks the table of all targets, the one of failures, and

@@ -42,9 +42,10 @@ type (
 		Evidence []Evidence
 		Doubt    string // how sure the answer is; empty where nothing else is left
 		Others   []Other
-		Next     string // what to do; may be empty
-		Devices  []Fact // who they are
-		Seen     []Fact // what the machine knew
+		Next     string    // what to do; may be empty
+		Devices  []Fact    // who they are
+		Seen     []Fact    // what the machine knew
+		Timeline *Timeline // nil where there were no packets
 		Packets  Table
 	}
 
@@ -95,12 +96,13 @@ var (
 // can't be laid out, absent.
 func (p *Page) Write(w io.Writer) error {
 	page, err := template.New("page").Funcs(template.FuncMap{
-		"style":   func() template.CSS { return template.CSS(style) },
-		"inc":     func(i int) int { return i + 1 },
-		"columns": func(t Table) int { return len(t.Head) },
-		"pad":     func(t Table, row []string) []string { return make([]string, max(0, len(t.Head)-len(row))) },
-		"draw":    draw,
-		"table":   func(name string, t Table) namedTable { return namedTable{name, t} },
+		"style":        func() template.CSS { return template.CSS(style) },
+		"inc":          func(i int) int { return i + 1 },
+		"columns":      func(t Table) int { return len(t.Head) },
+		"pad":          func(t Table, row []string) []string { return make([]string, max(0, len(t.Head)-len(row))) },
+		"draw":         draw,
+		"drawTimeline": drawTimeline,
+		"table":        func(name string, t Table) namedTable { return namedTable{name, t} },
 	}).Parse(source)
 	if err != nil {
 		return fmt.Errorf("page template: %w", err)
