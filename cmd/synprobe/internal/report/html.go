@@ -414,7 +414,6 @@ func (r *Result) suspects(spots []spot) ([]spot, []int) {
 	default:
 		word = "the fault is here"
 	}
-	var marked []int
 	for _, h := range d.Fault.Hops {
 		i := r.find(spots, h)
 		if i < 0 {
@@ -434,7 +433,7 @@ func (r *Result) suspects(spots []spot) ([]spot, []int) {
 			if at := slices.IndexFunc(spots, func(s spot) bool { return s.host }); at > 0 {
 				i = at
 			}
-			if len(marked) == 0 || s.ttl == diagnose.UnknownTTL || s.ttl != spots[i-1].ttl+1 {
+			if s.ttl == diagnose.UnknownTTL || s.ttl != spots[i-1].ttl+1 {
 				s.Gap = "not traced"
 			}
 			spots = slices.Insert(spots, i, s)
@@ -442,7 +441,12 @@ func (r *Result) suspects(spots []spot) ([]spot, []int) {
 			s.Names = []string{clean(h.Address.String())}
 		}
 		spots[i].Suspect = word
-		marked = append(marked, i)
+	}
+	var marked []int
+	for i := range spots {
+		if spots[i].Suspect != "" {
+			marked = append(marked, i)
+		}
 	}
 	return spots, marked
 }

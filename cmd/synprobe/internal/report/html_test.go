@@ -221,6 +221,15 @@ func mixedFlowsShort() example {
 	return e
 }
 
+// behindThePath has a suspect one hop behind what answered.
+func behindThePath() example {
+	e := dropped(3, 1, v4Hop)
+	e.addr = netip.AddrPortFrom(v4Hop(3), 5432)
+	e.d.Path.Depth, e.d.Path.Hops = 0, e.d.Path.Hops[:1]
+	e.d.Fault = at(diagnose.Path, diagnose.Hop{TTL: diagnose.UnknownTTL, Address: v4Hop(3)}, diagnose.Hop{TTL: 2})
+	return e
+}
+
 var aboutTest = About{
 	CommandLine: []string{"synprobe", "--html", "'a b.html'", "db.example.com", "5432"},
 	Version:     "synprobe v1.2.3",
@@ -656,6 +665,13 @@ func TestHTMLDrawing(t *testing.T) {
 			10.0.3.2 - *
 			[not traced] 10.0.4.2 silent
 			to 0`},
+		// The path has no hop at which the SYN is silent, so nothing marks a stop.
+		{"a suspect behind the path, the host named first", behindThePath(), `
+			10.0.1.1 - -
+			10.0.1.2 passes passes
+			(no answer) - - *
+			[distance unknown] 10.0.3.2 - - *
+			to 1 1`},
 		{"the gateway is dead", byName("network-down-gateway-down"), `
 			10.0.1.1 - *
 			10.0.1.2 - *
@@ -671,7 +687,14 @@ func TestHTMLDrawing(t *testing.T) {
 			to 0`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p, _ := test.e.result().drawing()
+			r := test.e.result()
+			spots, marked := r.suspects(r.spots())
+			for i := range spots {
+				if slices.Contains(marked, i) != (spots[i].Suspect != "") {
+					t.Errorf("suspects at %v, and place %d has %q", marked, i, spots[i].Suspect)
+				}
+			}
+			p, _ := r.drawing()
 			if got, want := drawnWords(p), strings.ReplaceAll(strings.TrimSpace(test.want), "\t", ""); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}

@@ -115,7 +115,6 @@ type (
 		Mark  Mark
 		Text  string // of a key
 		TextX int
-		Main  bool
 	}
 	stopMark struct {
 		X, Y, TextX int
@@ -160,7 +159,7 @@ func draw(p *Path) []sheet {
 				s.lane(p, i, n, starts[i], centre)
 				starts[i] = centre
 				if i < len(node.Marks) && node.Marks[i] != "" {
-					s.Marks = append(s.Marks, drawnMark{X: laneFirst + laneStep*i, Y: centre, Mark: node.Marks[i], Main: i == 0})
+					s.Marks = append(s.Marks, drawnMark{X: laneFirst + laneStep*i, Y: centre, Mark: node.Marks[i]})
 				}
 			}
 			s.Cards = append(s.Cards, c)
