@@ -19,10 +19,22 @@ const maxControls = 2
 // picture prints the path as a table: a row for each hop, a column for the
 // subject and for each control, a line where the subject stops.
 func (r *Result) picture(p *printer) {
-	path := r.diagnosis.Path
-	if len(path.Hops) == 0 {
+	if len(r.diagnosis.Path.Hops) == 0 {
 		return
 	}
+	stop := r.stop()
+	for i, line := range columns(r.steps()) {
+		p.line(margin + line)
+		if i > 0 && i-1 == stop {
+			p.line(margin + rule(utf8.RuneCountInString(line)))
+		}
+	}
+	p.blank()
+}
+
+// steps is the table: its head, this machine, and the hops from TTL 1 up.
+func (r *Result) steps() [][]string {
+	path := r.diagnosis.Path
 	controls := shown(path)
 	rows := [][]string{{"hop", "address", "rtt", fmt.Sprintf("to :%d", r.target.Port())}}
 	first := []string{"0", address(r.source.address.WithZone("")), "", "sent"}
@@ -50,14 +62,7 @@ func (r *Result) picture(p *printer) {
 		}
 		rows = append(rows, row)
 	}
-	stop := r.stop()
-	for i, line := range columns(rows) {
-		p.line(margin + line)
-		if i > 0 && i-1 == stop {
-			p.line(margin + rule(utf8.RuneCountInString(line)))
-		}
-	}
-	p.blank()
+	return rows
 }
 
 // stop is the TTL after which the subject is lost, -1 where it is not lost on

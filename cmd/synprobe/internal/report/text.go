@@ -97,9 +97,13 @@ func (r *Result) subject(s Style) string {
 
 // addressLine lists a name's addresses where there was a choice.
 func (r *Result) addressLine(p *printer) {
-	if len(r.addresses) < 2 {
-		return
+	if all := r.allAddresses(); len(all) > 1 {
+		p.hanging(margin, "Addresses: ", words(strings.Join(all, ", ")))
 	}
+}
+
+// allAddresses are the name's addresses, the one that was probed marked.
+func (r *Result) allAddresses() []string {
 	var all []string
 	for _, a := range r.addresses {
 		text := Escape(a.String())
@@ -108,7 +112,7 @@ func (r *Result) addressLine(p *printer) {
 		}
 		all = append(all, text)
 	}
-	p.hanging(margin, "Addresses: ", words(strings.Join(all, ", ")))
+	return all
 }
 
 func (r *Result) explanation(p *printer) {
