@@ -404,12 +404,14 @@ func (h *Hop) collect(p *Path) {
 			case want == Rejects && len(h.Addrs) > 0:
 				continue
 			}
+			here := false
 			for _, a := range q.Addrs {
 				if !slices.Contains(h.Addrs, a) && (want != Rejects || p.Find(a) == 0) {
 					h.Addrs = append(h.Addrs, a)
 				}
+				here = here || slices.Contains(h.Addrs, a)
 			}
-			if q.RTT > 0 && (h.RTT == 0 || q.RTT < h.RTT) {
+			if here && q.RTT > 0 && (h.RTT == 0 || q.RTT < h.RTT) {
 				h.RTT = q.RTT
 			}
 		}

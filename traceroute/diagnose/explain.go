@@ -285,7 +285,11 @@ func (v *view) device(a netip.Addr) Fault {
 			ttl = i + 1
 		}
 	}
-	if ttl == 0 {
+	switch {
+	case ttl > 0:
+	case a == v.m.Route.Gateway:
+		ttl = 1
+	default:
 		ttl = UnknownTTL
 	}
 	return Fault{Where: Path, Hops: []Hop{{TTL: ttl, Address: a}}}

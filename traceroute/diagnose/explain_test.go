@@ -290,7 +290,7 @@ var cases = []explained{
 		name: "the same refusal from a router", misses: "local-refusal",
 		see: "syn 0s\n +0.1ms icmp refused from=gw",
 		want: `icmp-from-router: reject network-firewall certain
-			at path ?:gw
+			at path 1:gw
 			why icmp-from-router`,
 	},
 
@@ -391,7 +391,7 @@ var cases = []explained{
 		name: "an ICMP refusal, then a SYN-ACK",
 		see:  "syn 0s\n +0.3ms icmp refused from=gw\n +0.5ms syn-ack",
 		want: `conflicting-answers: reject network-firewall ambiguous
-			at path ?:gw
+			at path 1:gw
 			or port-closed@destination
 			why conflicting-answers`,
 	}, {
