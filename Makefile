@@ -1,6 +1,7 @@
 # make                build bin/synprobe, one static binary
 # make demo           as root: what synprobe says about each kind of fault
-# make test           all tests; as root with the lab, else without
+# make test           all tests; as root with the lab, else as much of it as a
+#                     user namespace can hold
 # make race           the same under the race detector, where there is a C compiler
 # make fuzz           every fuzz target for FUZZTIME each
 # make lint           gofmt, go vet, staticcheck
@@ -45,7 +46,7 @@ demo:
 	@bin/demo
 
 test:
-	@$(if $(ROOT),,echo "make test: not root: tests that need a network namespace may skip; as root all of them run")
+	@$(if $(ROOT),,echo "make test: not root: networks are built in a user namespace, and a few tests skip; where there may be none, all that need one; as root all of them run")
 	LAB=$(LAB) $(GO) test $(TESTFLAGS) ./...
 
 race:

@@ -48,7 +48,7 @@ var binaries = sync.OnceValue(func() string {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	code := netlab.Main(m)
 	if built != "" {
 		os.RemoveAll(built)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"synprobe/cmd/synprobe/internal/cli"
 	"synprobe/pcap"
+	"synprobe/rawprobe/netlab"
 )
 
 func TestMain(m *testing.M) {
@@ -34,7 +35,7 @@ func (c cleanly) Run() int {
 			os.RemoveAll(binaryDir)
 		}
 	}()
-	return c.m.Run()
+	return netlab.Main(c.m)
 }
 
 // keepStamping has the kernel stamp packets as long as the tests run. It begins
