@@ -370,12 +370,12 @@ func (h *Here) saySilent(d *Diagnosis, r *batch.Result, what direct) {
 	target, port := r.Target.Addr(), r.Target.Port()
 	d.RTT = 0
 	d.because("silent-subject", "%s got no answer", plural(r.Tries, "SYN"))
-	if r.Kind == rawprobe.ICMPError { // it says nothing about the SYN's fate
-		rule := "icmp-from-router"
-		if r.From == target {
-			rule = "icmp-from-target"
-		}
-		d.because(rule, "%s came from %s, quoting our SYN", describe(asReply(r)), r.From)
+	switch { // what says nothing about the SYN's fate
+	case r.Kind != rawprobe.ICMPError:
+	case r.From == target:
+		d.because("icmp-from-target", "%s came from %s, quoting our SYN", describe(asReply(r)), r.From)
+	default:
+		d.because("icmp-from-router", "%s came from %s, quoting our SYN", describe(asReply(r)), r.From)
 	}
 	host := h.destination(r)
 	d.Next = traceIt
