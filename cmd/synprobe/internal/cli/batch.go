@@ -117,6 +117,7 @@ func (m *manyRun) prepare() (err error) {
 			m.table.Fit(m.called[b.Prefix.Addr()], netip.AddrPortFrom(b.Prefix.Addr(), port))
 		}
 	}
+	m.blocks = nil // the space has what it needs of them
 	m.gauge = gauge{width: 80, began: m.start, verdicts: map[diagnose.Verdict]uint64{}}
 	if m.style.Width > 0 {
 		m.gauge.width = m.style.Width

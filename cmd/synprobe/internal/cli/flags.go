@@ -19,6 +19,7 @@ import (
 const usage = `Usage:
   synprobe [flags] HOST PORT
   synprobe [flags] HOST:PORT...
+  synprobe [flags] NETWORK:PORTS...
 
 Try synprobe --help.
 `

@@ -74,7 +74,7 @@ const (
 // Fit widens the first column for a target.
 func (t *Table) Fit(name string, target netip.AddrPort) {
 	r := Row{Name: name, Target: target}
-	t.Target = max(t.Target, min(widestTarget, len(r.appendEndpoint(nil))))
+	t.Target = max(t.Target, min(widestTarget, utf8.RuneCount(r.appendEndpoint(nil))))
 }
 
 // AppendHeader writes the names of the columns.
@@ -125,10 +125,10 @@ func (t *Table) AppendRow(b []byte, r *Row) []byte {
 	return b
 }
 
-// pad fills a column that has n characters up to its width, and two spaces
-// more.
+// pad fills a column that has n characters up to its width, and adds the two
+// spaces between columns.
 func pad(b []byte, n, width int) []byte {
-	for ; n < width+2; n++ {
+	for n = min(n, width); n < width+2; n++ {
 		b = append(b, ' ')
 	}
 	return b
