@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,7 +53,7 @@ type manyRun struct {
 
 // many runs with many targets and returns the exit code.
 func (r *run) many(ctx context.Context) int {
-	if err := r.flags.batch.fits(r.flags.opt.Trace.Mode); err != nil {
+	if err := r.flags.batch.fits(&r.flags.opt); err != nil {
 		return r.fail(nil, err)
 	}
 	interfaces, err := r.machine()
@@ -103,26 +104,22 @@ func (m *manyRun) prepare() (err error) {
 			return err
 		}
 		for text, n := range m.resume.state.Counts {
-			var o report.Outcome
-			if _, err := fmt.Sscan(text, &o.Verdict, &o.Cause); err == nil {
-				m.tally.Add(o, n)
-			}
+			verdict, cause, _ := strings.Cut(text, " ")
+			m.tally.Add(report.Outcome{Verdict: diagnose.Verdict(verdict), Cause: diagnose.Cause(cause)}, n)
 		}
 	}
 	m.table.Style = m.style
 	for _, b := range m.blocks {
 		port := b.Ports[len(b.Ports)-1]
-		m.table.Fit("", netip.AddrPortFrom(lastOf(b.Prefix), port))
-		if b.Prefix.IsSingleIP() {
-			m.table.Fit(m.called[b.Prefix.Addr()], netip.AddrPortFrom(b.Prefix.Addr(), port))
-		}
+		last := lastOf(b.Prefix)
+		m.table.Fit(m.called[last], netip.AddrPortFrom(last, port))
 	}
 	m.blocks = nil // the space has what it needs of them
 	m.gauge = gauge{width: 80, began: m.start, verdicts: map[diagnose.Verdict]uint64{}}
 	if m.style.Width > 0 {
 		m.gauge.width = m.style.Width
 	}
-	m.gauge.first.Done = m.cfg.Position
+	m.gauge.first, m.gauge.done = m.cfg.Position, m.cfg.Position
 	m.tally.All(func(o report.Outcome, n uint64) { m.gauge.verdicts[o.Verdict] += n })
 	return nil
 }
@@ -205,13 +202,16 @@ func (m *manyRun) engine(ctx context.Context) (code int, stopped bool) {
 	} else if m.different > 0 {
 		code = max(code, exitDifferent)
 	}
+	if m.unread.Load() {
+		return code, stopped
+	}
 	m.sumUp(p)
 	var b bytes.Buffer
 	if p.Drops > 0 {
 		fmt.Fprintf(&b, "synprobe: this machine had no room for %s that it received: answers may be missing\n", report.Count(p.Drops, "packet"))
 		fmt.Fprintf(&b, "hint: send at a lower --rate\n")
 	}
-	if ctx.Err() != nil && !m.unread.Load() {
+	if ctx.Err() != nil {
 		code = exitInterrupted
 		if stopped {
 			fmt.Fprintf(&b, "synprobe: interrupted: %s of %s have a result\n", report.Thousands(p.Done), report.Count(p.Targets, "target"))
@@ -283,6 +283,7 @@ func (m *manyRun) emit(r *batch.Result) {
 	m.mu.Lock()
 	m.tally.Add(report.Outcome{Verdict: b.Verdict, Cause: b.Cause}, 1)
 	m.gauge.verdicts[b.Verdict]++
+	m.gauge.done++
 	if different {
 		m.different++
 		m.differing.Add(report.Outcome{Verdict: b.Verdict, Cause: b.Cause}, 1)
@@ -360,10 +361,10 @@ func (m *manyRun) keep(p batch.Progress) {
 
 // sumUp prints the summary: with the table as its end, else on standard error.
 func (m *manyRun) sumUp(p batch.Progress) {
-	if m.flags.quiet && m.flags.batch.expect == "" {
+	if m.flags.quiet {
 		return
 	}
-	s := report.Summary{Tally: &m.tally, Targets: p.Done, Earlier: m.gauge.first.Done, Elapsed: p.Elapsed, Sent: p.Sent}
+	s := report.Summary{Tally: &m.tally, Targets: p.Done, Earlier: m.gauge.first, Elapsed: p.Elapsed, Sent: p.Sent}
 	switch {
 	case m.flags.batch.expect != "":
 		m.spool.add(func(b []byte) []byte { return m.appendComparison(b, p) })

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -13,6 +14,10 @@ import (
 // politeRate is the default of --rate. It is far from what a firewall or a
 // slow link notices, and what an engineer would call a scan.
 const politeRate = 1000
+
+// mostTries is how often the engine asks a target at most: it has five bits for
+// the count.
+const mostTries = 31
 
 // batchFlags are the flags of many targets.
 type batchFlags struct {
@@ -46,7 +51,7 @@ func (b *batchFlags) add(set *pflag.FlagSet) {
 	set.BoolVar(&b.skipBad, "skip-bad", false, "")
 }
 
-// check reads the flags' values, and which were given. A name that is no flag
+// checkBatch reads the flags' values, and which were given. A name that is no flag
 // was not given.
 func (f *flags) checkBatch(set *pflag.FlagSet) error {
 	b := &f.batch
@@ -139,7 +144,7 @@ func (f *flags) many() bool {
 }
 
 // fits refuses the flags that make no sense with many targets.
-func (b *batchFlags) fits(mode traceroute.Mode) error {
+func (b *batchFlags) fits(opt *Options) error {
 	const hint = "probe the target alone"
 	why := "it is for single targets, not for networks, lists of ports and files"
 	if b.asked != "" {
@@ -150,7 +155,9 @@ func (b *batchFlags) fits(mode traceroute.Mode) error {
 		return misuse(b.alone, why, hint)
 	case b.traces != "" && !b.explain:
 		return misuse(b.traces, "no path is traced for many targets without --explain", "add --explain, or leave it out")
-	case b.explain && mode == traceroute.Never:
+	case opt.Tries > mostTries:
+		return misuse(fmt.Sprintf("--tries %d", opt.Tries), fmt.Sprintf("many targets get %d SYNs each at most", mostTries), "")
+	case b.explain && opt.Trace.Mode == traceroute.Never:
 		return misuse("--explain and --trace never", "they exclude each other", "")
 	}
 	return nil

@@ -214,6 +214,7 @@ func TestBatchMisuse(t *testing.T) {
 		{"--flows 3 one:80,81", "--flows: no path is traced", ""},
 		{"--explain --trace never one:80", "--explain and --trace never: they exclude each other", ""},
 		{"--explain 10.0.0.0/15:80", "--explain with 131,072 targets: it takes 65,536 at most", ""},
+		{"--tries 32 one:80,81", "--tries 32: many targets get 31 SYNs each at most", ""},
 		{"10.0.0.0/24", "10.0.0.0/24: no port", ""},
 		{"10.0.0.0/24:", `port "" in 10.0.0.0/24:: empty`, ""},
 		{"10.0.0.0/33:80", "10.0.0.0/33: not a network", ""},
@@ -239,12 +240,17 @@ func TestBatchMisuse(t *testing.T) {
 		{"10.0.0.0/24:80,bogus", "port bogus in 80,bogus: neither", ""},
 		{"10.0.0.0/24:80 81", "10.0.0.0/24:80 81: two ports for one host", "for both"},
 		{"--resume empty one:80", "--resume empty: not a file of --resume", "does not exist yet"},
+		{"--resume damaged one:80", "--resume damaged: it is damaged", "anew"},
+		{"--resume hostile one:80", "--resume hostile: it is damaged", "anew"},
 		{"--resume . one:80", "--resume .: not a regular file", ""},
 		{"-s 192.0.2.9 one:80,81", "--source 192.0.2.9: not an address of this machine", ""},
 		{"-i eth9 one:80,81", "--interface eth9: there is no such interface", ""},
 	} {
 		t.Chdir(t.TempDir())
-		for name, text := range map[string]string{"empty": "", "comments": "# nothing\n\r\n \t\n", "matrix": "one 80 open\n"} {
+		for name, text := range map[string]string{"empty": "", "comments": "# nothing\n\r\n \t\n", "matrix": "one 80 open\n",
+			"damaged": `{"schema":"synprobe-resume/1","run":"","seed":"x","position":1,"counts":{}}`,
+			"hostile": `{"schema":"synprobe-resume/1","run":"","seed":"1","position":1,"counts":{"open \u001b[31m":1}}`,
+		} {
 			if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -577,7 +583,7 @@ func TestProgressBar(t *testing.T) {
 // since the start, and an earlier run's part counts as done.
 func TestGauge(t *testing.T) {
 	began := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
-	g := gauge{width: 80, began: began, first: batch.Progress{Done: 1000}, verdicts: map[diagnose.Verdict]uint64{
+	g := gauge{width: 80, began: began, first: 1000, verdicts: map[diagnose.Verdict]uint64{
 		diagnose.Open: 1234, diagnose.Drop: 766, diagnose.HostDown: 30, diagnose.NetworkDown: 4,
 	}}
 	for _, step := range []struct {
@@ -590,7 +596,7 @@ func TestGauge(t *testing.T) {
 		{2 * time.Second, 3000, 4000, "30%  3,000/10,000  2,000/s  open 1,234  reject 0  drop 766  down 34  0:07 left"},
 		{4 * time.Second, 4000, 4500, "40%  4,000/10,000  250/s  open 1,234  reject 0  drop 766  down 34  0:08 left"},
 	} {
-		g.now = batch.Progress{Targets: 10000, Done: step.done, Sent: step.sent}
+		g.done, g.now = step.done, batch.Progress{Targets: 10000, Sent: step.sent}
 		line := g.line(began.Add(step.at))
 		if !strings.Contains(line, strings.TrimPrefix(step.want, "[#---------------]  ")) || len(line) > 79 {
 			t.Errorf("after %v: %q, want %q", step.at, line, step.want)
@@ -600,7 +606,7 @@ func TestGauge(t *testing.T) {
 	if line := g.line(began); line != "" {
 		t.Errorf("without targets: %q", line)
 	}
-	g.now, g.width = batch.Progress{Targets: 1 << 32, Done: 1 << 31, Sent: 1 << 33}, 40
+	g.done, g.now, g.width = 1<<31, batch.Progress{Targets: 1 << 32, Sent: 1 << 33}, 40
 	if line := g.line(began.Add(time.Hour)); len(line) != 39 {
 		t.Errorf("%d columns: %q", len(line), line)
 	}

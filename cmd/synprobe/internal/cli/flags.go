@@ -29,7 +29,7 @@ const help = `synprobe says what happens to a TCP connection attempt, and who do
 Usage:
   synprobe [flags] HOST PORT       as telnet
   synprobe [flags] HOST:PORT...    several targets
-  synprobe [flags] NETWORK:PORTS...    many targets: see below
+  synprobe [flags] NETWORK:PORTS   many targets: see below
 
   HOST is a name, an IPv4 address or an IPv6 address; PORT a number or the name
   of a service. With :PORT an IPv6 address stands in brackets.
@@ -75,8 +75,8 @@ What to print:
       --version            print the version
   -h, --help               print this
 
-Many targets: a network, a list of ports, or one of these flags but --skip-bad.
-  Their paths are not traced, and each gets one line.
+Many targets: networks, lists of ports, or any of these flags. Each target gets
+  one line, and no path is traced.
 
     synprobe 10.0.0.0/24:22,80,8000-8010 '[2001:db8::/120]:22'
     synprobe 10.0.0.0/16 22,443 --csv > now.csv

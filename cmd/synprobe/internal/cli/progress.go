@@ -177,7 +177,8 @@ type gauge struct {
 	width int // columns
 
 	began    time.Time
-	first    batch.Progress // what an earlier run had done
+	first    uint64 // targets that an earlier run had done
+	done     uint64 // targets that have their result, those included
 	now      batch.Progress
 	verdicts map[diagnose.Verdict]uint64
 
@@ -210,13 +211,13 @@ func (g *gauge) line(now time.Time) string {
 	}
 	v := g.verdicts
 	text := fmt.Sprintf("%s/%s  %s/s  open %s  reject %s  drop %s  down %s",
-		report.Thousands(p.Done), report.Thousands(p.Targets), report.Thousands(uint64(g.rate)),
+		report.Thousands(g.done), report.Thousands(p.Targets), report.Thousands(uint64(g.rate)),
 		report.Thousands(v[diagnose.Open]), report.Thousands(v[diagnose.Reject]), report.Thousands(v[diagnose.Drop]),
 		report.Thousands(v[diagnose.HostDown]+v[diagnose.NetworkDown]))
 	if left, ok := g.left(now); ok {
 		text += "  " + report.Clock(left) + " left"
 	}
-	done := float64(p.Done) / float64(p.Targets)
+	done := min(1, float64(g.done)/float64(p.Targets))
 	text = fmt.Sprintf("%3d%%  %s", int(100*done), text)
 	// A line of full width would wrap on some terminals.
 	if room := g.width - 1 - utf8.RuneCountInString(text) - len("[] "); room >= 8 {
@@ -232,11 +233,11 @@ func (g *gauge) line(now time.Time) string {
 
 // left is how long the rest takes at the pace so far.
 func (g *gauge) left(now time.Time) (time.Duration, bool) {
-	done, took := g.now.Done-g.first.Done, now.Sub(g.began)
+	done, took := g.done-g.first, now.Sub(g.began)
 	if done == 0 || took < time.Second {
 		return 0, false
 	}
-	rest := float64(g.now.Targets-g.now.Done) / float64(done) * took.Seconds()
+	rest := float64(g.now.Targets-min(g.done, g.now.Targets)) / float64(done) * took.Seconds()
 	if rest > 1000*3600 {
 		return 0, false // it would say nothing
 	}

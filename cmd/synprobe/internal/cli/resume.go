@@ -11,10 +11,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"synprobe/cmd/synprobe/internal/report"
 	"synprobe/rawprobe/batch"
+	"synprobe/traceroute/diagnose"
 )
 
 // resumeSchema is the version of the files of --resume.
@@ -95,6 +98,13 @@ func (r *run) openResume(name string, run [sha256.Size]byte, cfg *batch.Config) 
 		return nil, misuse(what, "not a file of --resume", "name a file that does not exist yet")
 	}
 	seed, err := strconv.ParseUint(old.Seed, 16, 64)
+	for text := range old.Counts {
+		// What is counted is printed.
+		verdict, cause, _ := strings.Cut(text, " ")
+		if !slices.Contains(verdictsByWord, diagnose.Verdict(verdict)) || strings.Trim(cause, "abcdefghijklmnopqrstuvwxyz-") != "" {
+			err = errors.New("no such verdict")
+		}
+	}
 	if err != nil || old.Counts == nil {
 		return nil, misuse(what, "it is damaged", "remove it to start anew")
 	}
