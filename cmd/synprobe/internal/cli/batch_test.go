@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -484,6 +485,22 @@ func TestBatchInterrupt(t *testing.T) {
 	cancel()
 	if code := w.runIn(ctx, "both:80,81"); code != exitInterrupted || len(w.batches) > 0 || w.err.String() != "synprobe: interrupted: nothing was sent\n" {
 		t.Errorf("before: exit %d, stderr %s", code, &w.err)
+	}
+}
+
+// TestInterruptedReading: a list that never comes does not hold up Ctrl-C.
+func TestInterruptedReading(t *testing.T) {
+	w := newWorld()
+	r, hold := io.Pipe()
+	defer hold.Close()
+	w.Stdin = r
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, _ = hold.Write([]byte("10.0.0.1:80\n"))
+		cancel()
+	}()
+	if code := w.runIn(ctx, "--targets", "-"); code != exitInterrupted || len(w.batches) > 0 || w.err.String() != "synprobe: interrupted: nothing was sent\n" {
+		t.Errorf("exit %d, stderr %s", code, &w.err)
 	}
 }
 

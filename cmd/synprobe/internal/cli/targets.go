@@ -123,7 +123,7 @@ func (g *gatherer) readAll(ctx context.Context) error {
 		}
 	}
 	for _, name := range f.batch.targets {
-		err := g.readFile(name, "--targets", func(n int, text string) *failure {
+		err := g.readFile(ctx, name, "--targets", func(n int, text string) *failure {
 			p, err := splitLine(text)
 			if err != nil {
 				return err
@@ -140,7 +140,7 @@ func (g *gatherer) readAll(ctx context.Context) error {
 	}
 	g.expect = &expectation{file: name}
 	probe := len(f.args) == 0 && len(f.batch.targets) == 0
-	return g.readFile(name, "--expect", func(n int, text string) *failure {
+	return g.readFile(ctx, name, "--expect", func(n int, text string) *failure {
 		p, verdict, err := splitExpected(text)
 		if err != nil {
 			return err
@@ -208,7 +208,7 @@ func (g *gatherer) isBad(file string, line int, err *failure) {
 
 // readFile gives each line that holds anything to use, without its comment and
 // the space around it. What use refuses is a bad line.
-func (g *gatherer) readFile(name, flag string, use func(n int, text string) *failure) error {
+func (g *gatherer) readFile(ctx context.Context, name, flag string, use func(n int, text string) *failure) error {
 	in := g.run.env.Stdin
 	if name != "-" {
 		f, err := os.Open(name)
@@ -218,7 +218,7 @@ func (g *gatherer) readFile(name, flag string, use func(n int, text string) *fai
 		defer f.Close()
 		in = f
 	}
-	b := bufio.NewReaderSize(in, longestLine)
+	b := bufio.NewReaderSize(&stoppable{ctx: ctx, in: in, buf: make([]byte, 64<<10)}, longestLine)
 	for n := 1; ; n++ {
 		line, err := b.ReadSlice('\n')
 		long := errors.Is(err, bufio.ErrBufferFull)
@@ -235,9 +235,38 @@ func (g *gatherer) readFile(name, flag string, use func(n int, text string) *fai
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case err != nil:
 			return &failure{kind: report.IOError, what: "read " + fileName(name), why: cause(err)}
 		}
+	}
+}
+
+// A stoppable reader ends with its context, also while a terminal or a pipe
+// keeps it waiting.
+type stoppable struct {
+	ctx context.Context
+	in  io.Reader
+	buf []byte
+}
+
+func (s *stoppable) Read(b []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		// Not into b, which is its owner's again once the context has ended.
+		n, err := s.in.Read(s.buf[:min(len(b), len(s.buf))])
+		done <- result{n, err}
+	}()
+	select {
+	case r := <-done:
+		return copy(b, s.buf[:r.n]), r.err
+	case <-s.ctx.Done():
+		return 0, s.ctx.Err()
 	}
 }
 
