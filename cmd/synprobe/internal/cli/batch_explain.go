@@ -69,7 +69,13 @@ func (m *manyRun) explain(ctx context.Context) (code int) {
 		o := <-p.outcome
 		switch {
 		case o.err != nil && ctx.Err() == nil:
-			m.spool.do(func() { code = max(code, m.fail(o.target, o.err)) })
+			// On standard error alone: the target has its line without it. What
+			// breaks one trace breaks more of them.
+			f := asFailure(o.err)
+			if code == exitOK {
+				m.spool.do(func() { m.complain(f) })
+			}
+			code = max(code, exitCodes[f.kind])
 			fallthrough
 		case o.err != nil || o.result.Interrupted():
 			unexplained += len(p.results)
