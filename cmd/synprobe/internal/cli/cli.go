@@ -16,6 +16,7 @@ import (
 
 	"synprobe/cmd/synprobe/internal/report"
 	"synprobe/rawprobe"
+	"synprobe/rawprobe/batch"
 	"synprobe/traceroute"
 	"synprobe/traceroute/diagnose"
 )
@@ -44,6 +45,7 @@ type Interface struct {
 // Env is what the command line needs of the world. No field may be nil but
 // PrivilegeHint.
 type Env struct {
+	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Terminal       bool // Stdout is a terminal
 	ErrTerminal    bool // Stderr is one
@@ -66,6 +68,13 @@ type Env struct {
 	// a. It sends nothing.
 	Usable func(a netip.Addr, opt Options) bool
 
+	// Networks gives this machine's addresses, each with the length of its
+	// network's prefix where neighbours are found by ARP or neighbour
+	// discovery, else with its own.
+	Networks func() ([]netip.Prefix, error)
+
+	// Batch probes many targets: see batch.Run.
+	Batch   func(ctx context.Context, s *batch.Space, cfg batch.Config, emit func(*batch.Result)) (batch.Progress, error)
 	Probe   Prober
 	Explain func(*rawprobe.Observations) diagnose.Diagnosis
 	// PrivilegeHint says why a capability that the binary's file has takes no
@@ -138,6 +147,9 @@ func (r *run) main(ctx context.Context) int {
 	case r.flags.version:
 		r.write([]byte(version() + "\n"))
 		return exitOK
+	}
+	if r.flags.many() {
+		return r.many(ctx)
 	}
 	targets, err := r.plan(ctx)
 	if err != nil {

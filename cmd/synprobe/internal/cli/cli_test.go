@@ -22,6 +22,7 @@ import (
 
 	"synprobe/cmd/synprobe/internal/report"
 	"synprobe/rawprobe"
+	"synprobe/rawprobe/batch"
 	"synprobe/traceroute"
 	"synprobe/traceroute/diagnose"
 )
@@ -35,6 +36,8 @@ type world struct {
 	mu     sync.Mutex
 	probed []netip.AddrPort
 	opts   []Options
+
+	batches []batch.Config // what the engine was started with; see batch_test.go
 }
 
 var verdicts = map[uint16]diagnose.Verdict{
@@ -84,7 +87,10 @@ func newWorld() *world {
 		Owns: func(a netip.Addr) bool {
 			return a == netip.MustParseAddr("192.0.2.100") || a == netip.MustParseAddr("2001:db8::100")
 		},
-		Usable: func(netip.Addr, Options) bool { return true },
+		Usable:   func(netip.Addr, Options) bool { return true },
+		Networks: func() ([]netip.Prefix, error) { return nil, nil },
+		Stdin:    strings.NewReader(""),
+		Batch:    w.engine,
 		Probe: func(_ context.Context, target netip.AddrPort, opt Options) (*rawprobe.Observations, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -141,6 +147,9 @@ func TestArguments(t *testing.T) {
 		{"-s 192.0.2.100 both 80", "192.0.2.1:80"},
 		{"-s 2001:db8::100 both 80", "[2001:db8::1]:80"},
 		{"-- one 80", "192.0.2.1:80"},
+		{"192.0.2.1/32:80", "192.0.2.1:80"},
+		{"[2001:db8::1/128]:80", "[2001:db8::1]:80"},
+		{"192.0.2.1/32 80", "192.0.2.1:80"},
 		{"one. 80", ""}, // the fake name server does not know it
 	} {
 		w := newWorld()
@@ -207,9 +216,9 @@ func TestBadInput(t *testing.T) {
 		{[]string{"one", "2\x002"}, `port "2\x002": neither a number nor a known service`, "a port is"},
 		{[]string{"one", ""}, `port "": empty`, "a port is"},
 		{[]string{"one:"}, `port "" in one:: empty`, "a port is"},
-		{[]string{"one", "22,80"}, "port 22,80: lists of ports can't be probed yet", "HOST:PORT"},
-		{[]string{"one:8000-8010"}, "port 8000-8010: lists of ports can't be probed yet", "HOST:PORT"},
-		{[]string{"10.0.0.0/24:22"}, "10.0.0.0/24:22: networks can't be probed yet", "each address"},
+		{[]string{"one", "22,"}, `port "" in 22,: empty`, "a port is"},
+		{[]string{"one:8010-8000"}, "ports 8010-8000: the first is above the last", "8000-8010"},
+		{[]string{"10.0.0.1/24:22"}, "10.0.0.1/24: the address has bits behind the prefix; the network is 10.0.0.0/24", "without a slash"},
 		{[]string{"https://one:443"}, "https://one:443: a URL, not a host and a port", "HOST PORT"},
 		{[]string{"one"}, "one: no port", "HOST PORT"},
 		{[]string{"::1"}, "::1: no port", "HOST PORT"},

@@ -19,6 +19,7 @@ import (
 const usage = `Usage:
   synprobe [flags] HOST PORT
   synprobe [flags] HOST:PORT...
+  synprobe [flags] NETWORK:PORTS...
 
 Try synprobe --help.
 `
@@ -28,6 +29,7 @@ const help = `synprobe says what happens to a TCP connection attempt, and who do
 Usage:
   synprobe [flags] HOST PORT       as telnet
   synprobe [flags] HOST:PORT...    several targets
+  synprobe [flags] NETWORK:PORTS   many targets: see below
 
   HOST is a name, an IPv4 address or an IPv6 address; PORT a number or the name
   of a service. With :PORT an IPv6 address stands in brackets.
@@ -73,6 +75,29 @@ What to print:
       --version            print the version
   -h, --help               print this
 
+Many targets: networks, lists of ports, or any of these flags. Each target gets
+  one line, and no path is traced.
+
+    synprobe 10.0.0.0/24:22,80,8000-8010 '[2001:db8::/120]:22'
+    synprobe 10.0.0.0/16 22,443 --csv > now.csv
+
+      --targets FILE       one HOST:PORT, NETWORK:PORTS or HOST PORT a line, #
+                           for comments; - is standard input
+      --skip-bad           leave out the lines of a file that are wrong
+      --rate PPS           send so many packets a second (default: 1000); 0 is
+                           as fast as it goes
+      --shard I/N          the I-th of N parts of the targets
+      --resume FILE        keep the state in FILE, and go on from there
+      --csv                comma-separated values
+      --expect FILE        print only what differs from FILE, whose lines are
+                           HOST PORT VERDICT or an earlier run's JSON; exits
+                           with 7 if anything does
+      --explain            afterwards the full diagnosis of what is not open,
+                           with one trace for each host and verdict
+      --link-layer         send Ethernet frames past this machine's IP stack:
+                           faster, but its own firewall, NAT and policy
+                           routing are then not tested
+
 Exit codes:
   0  open            64  usage                      75  name servers silent
   1  reject          68  the name does not exist    77  not permitted
@@ -80,6 +105,7 @@ Exit codes:
   4  host-down       74  this machine could not         verdict
   5  network-down        send, watch or write
   6  partial
+  7  --expect found differences
   Of several targets the highest counts.
 
 Probing needs root, or once: sudo setcap cap_net_raw+ep /path/to/synprobe
@@ -95,6 +121,7 @@ type flags struct {
 	version, help bool
 	color         string // auto, always or never
 	opt           Options
+	batch         batchFlags
 	args          []string
 }
 
@@ -162,6 +189,7 @@ func parseFlags(args []string) (*flags, error) {
 	set.StringVar(&f.color, "color", "auto", "")
 	set.BoolVar(&f.version, "version", false, "")
 	set.BoolVarP(&f.help, "help", "h", false, "")
+	f.batch.add(set)
 	set.Usage = func() {}
 	if err := set.Parse(args); err != nil {
 		return f, flagError(err)
@@ -221,7 +249,10 @@ func parseFlags(args []string) (*flags, error) {
 		}
 		f.opt.Tries = n
 	}
-	return f, f.traceFlags(set, trace, maxHops, flows, controlPorts)
+	if err := f.traceFlags(set, trace, maxHops, flows, controlPorts); err != nil {
+		return f, err
+	}
+	return f, f.checkBatch(set)
 }
 
 // traceFlags checks the flags about the path.
