@@ -518,7 +518,12 @@ func (o *Observations) SilenceByChance() float64 {
 	return math.Pow(loss, float64(subjects))
 }
 
-// MaxRTT is the longest round trip seen. What a router says after it has
+// longestRTT is what a round trip takes at most: five times that by way of a
+// satellite and back, with a line full of queues. Somebody who holds answers
+// back must not make us wait for ever.
+const longestRTT = 10 * time.Second
+
+// MaxRTT is the longest round trip seen, and 10 seconds at most. What a router says after it has
 // searched for the host, or the host after it has waited for a fragment, took
 // its time elsewhere; and a SYN-ACK may be the host's second, a second after
 // one that was lost, so that it counts only where nothing else does.
@@ -535,9 +540,9 @@ func (o *Observations) MaxRTT() time.Duration {
 		}
 	}
 	if rtt == 0 {
-		return synAck
+		rtt = synAck
 	}
-	return rtt
+	return min(rtt, longestRTT)
 }
 
 func earliest(a, b time.Time) time.Time {
