@@ -523,10 +523,10 @@ func (o *Observations) SilenceByChance() float64 {
 // back must not make us wait for ever.
 const longestRTT = 10 * time.Second
 
-// MaxRTT is the longest round trip seen, and 10 seconds at most. What a router says after it has
-// searched for the host, or the host after it has waited for a fragment, took
-// its time elsewhere; and a SYN-ACK may be the host's second, a second after
-// one that was lost, so that it counts only where nothing else does.
+// MaxRTT is the longest round trip seen, and 10 seconds at most. What a router
+// says after it has searched for the host, or the host after it has waited for a
+// fragment, took its time elsewhere; and a SYN-ACK may be the host's second, a
+// second after one that was lost, so that it counts only where nothing else does.
 func (o *Observations) MaxRTT() time.Duration {
 	var rtt, synAck time.Duration
 	for i := range o.Replies {

@@ -39,11 +39,6 @@ func (g ground) on() string {
 // grounds are networks of every verdict.
 func grounds() []ground {
 	two := netlab.Chain(2)
-	shared := netlab.Topology{
-		Name:  "shared link",
-		Nodes: []netlab.Node{{Name: "client"}, {Name: "server"}, {Name: "attacker"}},
-		Links: []netlab.Link{{Kind: netlab.Segment, Ends: []netlab.End{{Node: "client"}, {Node: "server"}, {Node: "attacker"}}}},
-	}
 	return []ground{
 		{name: "open", net: two},
 		{name: "closed", net: two, port: 81},
@@ -56,7 +51,16 @@ func grounds() []ground {
 			WithRoutes("r2", netlab.Route{To: "server", Type: netlab.NoRoute}, netlab.Route{To: "default", Next: []string{"r3"}}).
 			WithRoutes("r3", netlab.Route{To: "server", Type: netlab.NoRoute}, netlab.Route{To: "default", Next: []string{"r2"}}),
 			target: literal("192.0.2.9", "2001:db8::9")},
-		{name: "host on the link down", net: shared, setup: die("server"), attacker: "attacker"},
+		{name: "host on the link down", net: sharedLink(), setup: die("server"), attacker: "attacker"},
+	}
+}
+
+// sharedLink is an Ethernet with somebody else on it.
+func sharedLink() netlab.Topology {
+	return netlab.Topology{
+		Name:  "shared link",
+		Nodes: []netlab.Node{{Name: "client"}, {Name: "server"}, {Name: "attacker"}},
+		Links: []netlab.Link{{Kind: netlab.Segment, Ends: []netlab.End{{Node: "client"}, {Node: "server"}, {Node: "attacker"}}}},
 	}
 }
 

@@ -456,6 +456,18 @@ func (p *Probe) echoReply(from netip.Addr, edit func(rest []byte)) []byte {
 	return p.icmp(from, [2]uint8{0, 0}, [2]uint8{129, 0}, rest)
 }
 
+// EchoReply is the target's answer to an echo, with nothing wrong, as it comes in
+// with that TTL.
+func (p *Probe) EchoReply(ttl uint8) []byte {
+	b := p.echoReply(p.Dst, nil)
+	if p.Family == IPv4 {
+		b[8] = ttl
+	} else {
+		b[7] = ttl
+	}
+	return sum(b)
+}
+
 func forgedEchoes() []Forgery {
 	var all []Forgery
 	add := func(name string, edit func(rest []byte)) {
