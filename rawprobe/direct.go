@@ -341,11 +341,12 @@ func (r *Run) aboutNeighbor(a *Reply) bool {
 }
 
 // pending reports whether an answer of the subject's that only the tap has seen
-// may still reach a socket.
+// may still reach a socket. A bare ACK is no such answer: its delivery is not
+// looked for.
 func (r *Run) pending(now time.Time) bool {
 	for i := range r.obs.Replies {
 		a := &r.obs.Replies[i]
-		if r.obs.Sent[a.Probe].Kind == Subject && !a.Delivered && !r.expected(a) && now.Sub(a.seen) < deliverPatience {
+		if r.obs.Sent[a.Probe].Kind == Subject && a.Kind != OldAck && !a.Delivered && !r.expected(a) && now.Sub(a.seen) < deliverPatience {
 			return true
 		}
 	}

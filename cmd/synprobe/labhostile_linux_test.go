@@ -3,10 +3,16 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
 
 	"synprobe/rawprobe/netlab"
 )
@@ -210,4 +216,103 @@ func watchMemory(t *testing.T, pid int) <-chan uint64 {
 		most <- peak
 	}()
 	return most
+}
+
+// TestHostileNamesLive: the same names as in TestHostileNames, where a kernel, a
+// name server and files have them.
+func TestHostileNamesLive(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	top := netlab.Chain(3).WithRules("r2", tcp80(netlab.Forward, netlab.Drop)).
+		WithLink(1, func(l *netlab.Link) { l.Ends[0].Iface = hostileIface })
+	lab := netlab.Start(t, top)
+	client := lab.Node("client")
+	asked := servePointers(t, lab.Node("server"), "10.0.4.2:53")
+	dir := etc(t, "nameserver 10.0.4.2\n", "127.0.0.1 localhost\n10.0.2.2 "+hostileName+"\n")
+	if err := os.WriteFile(filepath.Join(dir, "services"), []byte("http"+hostileName+" 80/tcp "+hostileName+"\nweb 80/tcp\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := surrounding{Etc: dir}
+	for _, c := range []struct {
+		argv []string
+		exit int
+	}{
+		{[]string{"10.0.4.2", "80"}, 3},
+		{[]string{"-v", "10.0.4.2", "web"}, 3},
+		{[]string{"-v", "10.0.4.2", "22"}, 1},
+		{[]string{"-v", "10.0.1.2", "22"}, 1},
+		{[]string{"-v", "fe80::1:2%" + hostileIface, "22"}, 1},
+		{[]string{"-q", "fe80::1:2%" + hostileIface, "22"}, 1},
+		{[]string{"--json", "fe80::1:2%" + hostileIface, "22"}, 1},
+		{[]string{"--json", "-i", hostileIface, "10.0.4.2", "22"}, 1},
+		{[]string{"-i", "nosuch0", "10.0.4.2", "22"}, 64},
+		{[]string{"-i", "lo", "10.0.4.2", "22"}, 64},
+		{[]string{"fe80::1:2", "22"}, 64},
+		{[]string{"10.0.4.2", "http" + hostileIface}, 64},
+		{[]string{hostileIface, "22"}, 64},
+	} {
+		t.Run(fmt.Sprintf("%q", c.argv), func(t *testing.T) {
+			t.Parallel()
+			out := s.run(t, client, append([]string{binary()}, c.argv...)...)
+			if out.Exit != c.exit {
+				t.Errorf("exit %d, want %d", out.Exit, c.exit)
+			}
+			harmless(t, "stdout", out.Stdout)
+			harmless(t, "stderr", out.Stderr)
+			if slices.Contains(c.argv, "--json") {
+				decode(t, out)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		if asked.Load() == 0 {
+			t.Error("the name server was not asked")
+		}
+	})
+}
+
+// servePointers runs a name server that knows a hostile name for every address,
+// over UDP, until the test ends. It returns how often it was asked.
+func servePointers(t *testing.T, m *netlab.Machine, at string) *atomic.Int64 {
+	t.Helper()
+	asked := new(atomic.Int64)
+	var c net.PacketConn
+	if err := m.Do(func() (err error) {
+		c, err = net.ListenPacket("udp", at)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		b := make([]byte, 4096)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return // closed
+			}
+			var q dnsmessage.Message
+			if q.Unpack(b[:n]) != nil || len(q.Questions) != 1 {
+				continue
+			}
+			asked.Add(1)
+			r := dnsmessage.Message{
+				Header:    dnsmessage.Header{ID: q.ID, Response: true, RecursionAvailable: true},
+				Questions: q.Questions,
+				Answers: []dnsmessage.Resource{{
+					Header: dnsmessage.ResourceHeader{Name: q.Questions[0].Name, Type: dnsmessage.TypePTR, Class: dnsmessage.ClassINET, TTL: 60},
+					Body:   &dnsmessage.PTRResource{PTR: dnsmessage.MustNewName(hostileName + ".")},
+				}},
+			}
+			if b, err := r.Pack(); err == nil {
+				_, _ = c.WriteTo(b, from)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		c.Close()
+		<-ended
+	})
+	return asked
 }

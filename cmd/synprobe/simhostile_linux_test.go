@@ -1,17 +1,24 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"synprobe/cmd/synprobe/internal/cli"
 	"synprobe/rawprobe"
 	"synprobe/rawprobe/netlab"
 	"synprobe/rawprobe/simnet"
@@ -214,7 +221,30 @@ func TestForgeries(t *testing.T) {
 	}
 }
 
-// answers reports whether a packet that reached the client is an answer to it:
+// TestChallengeForged: a bare ACK that acknowledges anything is how a host
+// answers within an old connection, so that one who forges it can't be told from
+// the host. It is believed where nothing else comes, and nothing is certain
+// then.
+func TestChallengeForged(t *testing.T) {
+	for _, g := range grounds() {
+		for _, f := range both {
+			t.Run(g.name+"/"+f.String(), func(t *testing.T) {
+				want := g.play(t, f, g.on(), nil)
+				n := 0
+				got := g.play(t, f, g.on(), forger([]netlab.Forgery{netlab.Challenge()}, &n))
+				if n == 0 && g.attacker == "" {
+					t.Fatal("nothing was forged")
+				}
+				if got.d.Verdict == diagnose.Drop && got.d.Cause == diagnose.Unknown && got.d.Certainty == diagnose.Ambiguous {
+					return
+				}
+				got.same(t, want, "a challenge")
+			})
+		}
+	}
+}
+
+// isAnswer reports whether a packet that reached the client is an answer to it:
 // its own are not shown to it, but for what the network turns round.
 func isAnswer(packet []byte) bool {
 	p, ok := netlab.ReadProbe(packet)
@@ -454,6 +484,160 @@ func TestFloods(t *testing.T) {
 						want.d.Verdict, want.d.Cause, suspects(want.d), lost, got.d.Evidence)
 				}
 			})
+		}
+	}
+}
+
+// hostileName does what a terminal must not be told to do: it sets the title,
+// rings the bell, clears the screen by a control of C1, turns the direction of
+// the text and breaks the line.
+const hostileName = "a\x1b]0;owned\x07\x1b[2J\u009b2J\u202ereversed\u2066\u200f\x7f\r\nDROP\tb\U000e0041\xff\x9b"
+
+// hostileIface is what of it fits into an interface's name (net/core/dev.c,
+// dev_valid_name).
+const hostileIface = "e\x1b[2J\u202e\x9b\x07"
+
+// harmless checks that nothing is printed but text and ends of lines.
+func harmless(t *testing.T, what, text string) {
+	t.Helper()
+	if !utf8.ValidString(text) {
+		t.Errorf("%s: no UTF-8: %q", what, text)
+	}
+	for _, r := range text {
+		if r != '\n' && !unicode.IsPrint(r) {
+			t.Errorf("%s: %U in %q", what, r, text)
+			return
+		}
+	}
+}
+
+// TestHostileNames: no name from outside reaches the terminal as it is.
+func TestHostileNames(t *testing.T) {
+	run := func(t *testing.T, g ground, f netlab.Family, change func(*cli.Env), argv ...string) (stdout, stderr string) {
+		synctest.Test(t, func(t *testing.T) {
+			sim, err := simnet.New(g.net, simnet.Options{Seed: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer sim.Close()
+			if g.setup != nil {
+				g.setup(t, netlab.Drive(t, sim.Plan, sim), f)
+			}
+			var out, errs bytes.Buffer
+			env := simEnv(sim, "client")
+			env.Stdout, env.Stderr = &out, &errs
+			change(&env)
+			cli.Run(t.Context(), env, append([]string{"synprobe"}, argv...))
+			stdout, stderr = out.String(), errs.String()
+		})
+		return stdout, stderr
+	}
+	check := func(t *testing.T, stdout, stderr string, json bool, argv ...string) {
+		t.Helper()
+		what := fmt.Sprintf("%q", argv)
+		harmless(t, what+": stdout", stdout)
+		harmless(t, what+": stderr", stderr)
+		if stdout == "" && stderr == "" {
+			t.Errorf("%s: nothing was printed", what)
+		}
+		if json {
+			if all, err := parse(stdout); err != nil || len(all) == 0 {
+				t.Errorf("%s: no JSON: %v\n%q", what, err, stdout)
+			}
+		}
+	}
+	formats := [][]string{nil, {"-v"}, {"-q"}, {"--json"}, {"-v", "--trace=always"}}
+
+	// Names of devices and of interfaces, in every kind of answer.
+	for _, g := range grounds() {
+		g.net = g.net.WithLink(1, func(l *netlab.Link) { l.Ends[0].Iface = hostileIface })
+		for _, f := range both {
+			t.Run(g.name+"/"+f.String(), func(t *testing.T) {
+				asked := 0
+				for _, format := range formats {
+					plan, err := g.net.Resolve()
+					if err != nil {
+						t.Fatal(err)
+					}
+					to, port := plan.Addr("server", f).String(), "80"
+					if g.target != nil {
+						to = g.target(nil, f)
+					}
+					if g.port != 0 {
+						port = fmt.Sprint(g.port)
+					}
+					argv := append(append([]string{}, format...), to, port)
+					stdout, stderr := run(t, g, f, func(env *cli.Env) {
+						env.Reverse = func(context.Context, netip.Addr) ([]string, error) {
+							asked++
+							return []string{hostileName}, nil
+						}
+					}, argv...)
+					check(t, stdout, stderr, slices.Contains(format, "--json"), argv...)
+				}
+				if g.name == "dropped at r2" && asked == 0 {
+					t.Error("no device's name was asked for")
+				}
+			})
+		}
+	}
+
+	// This machine's interfaces, alive or not, and zones that are named so.
+	link := netlab.Chain(0).WithLink(1, func(l *netlab.Link) { l.Ends[0].Iface = hostileIface })
+	for _, g := range []ground{
+		{name: "on the link", net: link},
+		{name: "link down", net: link, setup: linkDown("client", hostileIface)},
+		{name: "no carrier", net: link, setup: func(_ *testing.T, l *netlab.Lab, _ netlab.Family) { l.Node("client").NoCarrier(hostileIface) }},
+		{name: "dead neighbour", net: link, setup: die("server")},
+	} {
+		t.Run(g.name, func(t *testing.T) {
+			for _, argv := range [][]string{
+				{"10.0.1.2", "80"}, {"fd00:0:0:1::2", "80"}, {"fe80::1:2%" + hostileIface, "80"}, {"-s", "fe80::1:1%" + hostileIface, "fe80::1:2%" + hostileIface, "80"},
+				{"-i", hostileIface, "10.0.1.2", "80"}, {"-i", "nosuch0", "10.0.1.2", "80"}, {"fe80::1:2", "80"}, {"-i", "lo", "fe80::1:2%" + hostileIface, "80"},
+			} {
+				for _, format := range formats {
+					all := append(append([]string{}, format...), argv...)
+					stdout, stderr := run(t, g, netlab.IPv6, func(*cli.Env) {}, all...)
+					check(t, stdout, stderr, slices.Contains(format, "--json"), all...)
+				}
+			}
+		})
+	}
+
+	// What a user may have pasted, and what name servers and files say.
+	for _, argv := range [][]string{
+		{hostileName, "80"}, {"10.0.3.2", hostileName}, {hostileName + ":80"}, {"10.0.3.2:" + hostileName}, {"[" + hostileName + "]:80"},
+		{"fe80::1%" + hostileName, "80"}, {"-i", hostileName, "10.0.3.2", "80"}, {"-s", hostileName, "10.0.3.2", "80"},
+		{"--" + hostileName}, {"-" + hostileName}, {"--json=" + hostileName, "10.0.3.2", "80"}, {"--tries", hostileName, "10.0.3.2", "80"},
+		{"-t", hostileName, "10.0.3.2", "80"}, {"--color", hostileName, "10.0.3.2", "80"}, {"--trace=" + hostileName, "10.0.3.2", "80"},
+		{"--max-hops", hostileName, "10.0.3.2", "80"}, {"--flows", hostileName, "10.0.3.2", "80"}, {"--control-port", hostileName, "10.0.3.2", "80"},
+		{"--source-port", hostileName, "10.0.3.2", "80"}, {"http://" + hostileName, "80"}, {"10.0.3.0/24" + hostileName, "80"},
+		{"db.example", "80"}, {"local.example", "80"}, {"privilege.example", "80", hostileName}, {"broken.example", "80"}, {"db.example", "postgres"},
+	} {
+		for _, format := range formats {
+			all := append(append([]string{}, format...), argv...)
+			stdout, stderr := run(t, ground{net: netlab.Chain(2)}, netlab.IPv4, func(env *cli.Env) {
+				env.Executable = func() (string, error) { return "/bin/" + hostileName, nil }
+				env.Lookup = func(_ context.Context, name string) ([]netip.Addr, error) {
+					switch name {
+					case "db.example":
+						return []netip.Addr{netip.MustParseAddr("10.0.3.2"), netip.MustParseAddr("fe80::1").WithZone(hostileName)}, nil
+					case "local.example":
+						return []netip.Addr{netip.MustParseAddr("fe80::1").WithZone(hostileName)}, nil
+					}
+					return nil, &net.DNSError{Err: hostileName, Name: hostileName, Server: hostileName}
+				}
+				env.Service = func(context.Context, string) (int, error) { return 0, errors.New(hostileName) }
+				probe := env.Probe
+				env.Probe = func(ctx context.Context, target netip.AddrPort, opt cli.Options) (*rawprobe.Observations, error) {
+					if target.Addr().Zone() != "" {
+						return nil, &rawprobe.PrivilegeError{Op: "open " + hostileName, Err: errors.New(hostileName)}
+					}
+					return probe(ctx, target, opt)
+				}
+				env.PrivilegeHint = func() string { return hostileName }
+			}, all...)
+			check(t, stdout, stderr, slices.Contains(format, "--json"), all...)
 		}
 	}
 }

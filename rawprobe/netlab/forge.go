@@ -290,6 +290,15 @@ func forgedSegments() []Forgery {
 	return all
 }
 
+// Challenge is the answer of a host that holds an old connection with the same
+// ports (RFC 5961, section 4). It is none of the Forgeries: nothing is wrong with
+// it.
+func Challenge() Forgery {
+	return Forgery{Name: "a challenge", Of: "syn", Make: one(func(p *Probe) []byte {
+		return p.answer("A", func(s *segment) { s.tcp.Ack = p.Seq ^ 0x5a5a5a5a })
+	})}
+}
+
 // unreachables are ICMP errors by type and code of each family.
 var unreachables = []struct {
 	name   string
