@@ -583,7 +583,7 @@ func (r *Run) delivered(ev Event) {
 		key = icmpDelivery(&m)
 	default:
 		tcp, err := wire.ParseTCP(ev.Data)
-		if err != nil || !r.ownSequence(tcp.Ack) {
+		if err != nil || !r.ownSegment(&tcp) {
 			return
 		}
 		key = tcpDelivery(&tcp)
@@ -598,6 +598,22 @@ func (r *Run) delivered(ev Event) {
 	if _, known := r.early[key]; known || len(r.early) < maxEarly {
 		r.early[key]++
 	}
+}
+
+// ownSegment reports whether a segment that a socket got acknowledges a SYN of
+// ours, by its number and its ports: others may come in any number.
+func (r *Run) ownSegment(tcp *wire.TCP) bool {
+	for _, st := range r.streams {
+		if st.t.proto != wire.ProtoTCP || tcp.Ack != st.isn+1 {
+			continue
+		}
+		for _, f := range []Flow{st.flow, st.out} {
+			if tcp.DstPort == f.Src.Port() && tcp.SrcPort == f.Dst.Port() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // maxEarly bounds what a flood of unrelated deliveries can make us keep.

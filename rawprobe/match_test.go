@@ -224,6 +224,24 @@ func TestCopies(t *testing.T) {
 	})
 }
 
+// Sockets get the segments of others that acknowledge our number by chance, or
+// by intent. They must not take the place of what is read before the tap's copy.
+func TestStrangersCrowd(t *testing.T) {
+	eachFamily(t, func(t *testing.T, n network) {
+		_, o := play(t, n, short, func(s *script) {
+			s.syn = func(p probe) (all []answer) {
+				for i := range uint32(maxEarly + 10) {
+					all = append(all, p.synAck().with(func(g *segment) { g.sport++; g.seq += i }).after(10*ms).early())
+				}
+				return append(all, p.reset().after(20*ms).early())
+			}
+		})
+		if len(o.Replies) != 1 || o.Replies[0].Kind != Reset || !o.Replies[0].Delivered {
+			t.Errorf("got %s, %+v", told(o), o.Replies)
+		}
+	})
+}
+
 // The same packet a moment later than a copy could come is another answer.
 func TestDuplicateWindow(t *testing.T) {
 	for gap, want := range map[time.Duration]string{
