@@ -187,7 +187,8 @@ func TestHostileFlood(t *testing.T) {
 			r := start(t, client, cmd)
 			most := watchMemory(t, cmd.Process.Pid)
 			out := r.wait(t)
-			if peak := <-most; peak == 0 || peak > memory {
+			// One that is open ends so soon that nobody may have looked.
+			if peak := <-most; peak == 0 && c.verdict != "open" || peak > memory {
 				t.Errorf("%d bytes of memory in use, %d allowed", peak, memory)
 			} else {
 				t.Logf("%.1f MiB, %v, %d packets", float64(peak)/(1<<20), out.Elapsed, j.Sent())

@@ -73,11 +73,11 @@ func ReadProbe(b []byte) (*Probe, bool) {
 			p.Kind, p.SrcPort, p.DstPort = "udp", uint16(l.SrcPort), uint16(l.DstPort)
 		case *layers.ICMPv4:
 			if l.TypeCode.Type() == layers.ICMPv4TypeEchoRequest {
-				p.Kind, p.ID, p.EchoSeq = "echo", l.Id, l.Seq
+				p.Kind = "echo"
 			}
 		case *layers.ICMPv6Echo:
 			if b[p.header] == layers.ICMPv6TypeEchoRequest {
-				p.Kind, p.ID, p.EchoSeq = "echo", l.Identifier, l.SeqNumber
+				p.Kind = "echo"
 			}
 		case *layers.ICMPv6NeighborAdvertisement:
 			p.Neighbor = true

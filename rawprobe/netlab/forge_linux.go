@@ -73,11 +73,14 @@ func (j *Injector) run(answer func(p *Probe) [][]byte) {
 	b := make([]byte, 1<<16)
 	for {
 		n, err := j.file.Read(b)
-		if errors.Is(err, os.ErrClosed) {
+		if errors.Is(err, unix.ENETDOWN) { // told once: it may come up again
+			continue
+		}
+		if err != nil {
 			return
 		}
-		if err != nil || n <= etherHeader {
-			continue // the interface went down, or an empty frame came
+		if n <= etherHeader {
+			continue
 		}
 		p, ok := ReadProbe(append([]byte(nil), b[etherHeader:n]...))
 		if !ok || p.Kind == "" {
