@@ -72,6 +72,9 @@ type Event struct {
 	ARP       bool // Data is an ARP message
 	// ChecksumPartial says that the transport checksum is not filled in yet.
 	ChecksumPartial bool
+	// Cut says that the packet was longer, and that Data is what the tap kept of
+	// it.
+	Cut bool
 }
 
 // SendError is the kernel's refusal to send a packet.

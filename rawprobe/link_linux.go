@@ -291,7 +291,7 @@ func (l *link) readTap() error {
 		l.emit(Event{
 			Data: append([]byte(nil), p.Data...), Time: p.Time,
 			Direction: p.Direction, Interface: p.Interface, Loopback: l.loops[p.Interface],
-			ARP: p.EtherType == pcap.EtherTypeARP, ChecksumPartial: p.ChecksumPartial, Unstamped: !p.Stamped,
+			ARP: p.EtherType == pcap.EtherTypeARP, ChecksumPartial: p.ChecksumPartial, Unstamped: !p.Stamped, Cut: p.Length > len(p.Data),
 		})
 	}
 }

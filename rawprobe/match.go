@@ -37,6 +37,20 @@ const duplicateWindow = 2 * time.Millisecond
 // that, unless somebody floods us with copies.
 const maxReplies = 2048
 
+// maxCopies bounds how often one answer is recorded. A host repeats its SYN-ACK
+// five times (net.ipv4.tcp_synack_retries), and answers that name no probe are
+// booked under one; more is a loop, or a flood, which must not crowd out what
+// has not come yet.
+const maxCopies = 32
+
+// A copyKey is what the copies of an answer have in common.
+type copyKey struct {
+	probe     int
+	kind      ReplyKind
+	from      netip.Addr
+	typ, code int
+}
+
 // handle takes in one packet.
 func (r *Run) handle(ev Event, now time.Time) {
 	switch {
@@ -54,9 +68,13 @@ func (r *Run) handle(ev Event, now time.Time) {
 			r.departed(ev, &ip)
 			return
 		}
-		// The IP stack discards what was damaged on the way. Checksums are
-		// not yet filled in on loopback, veth and other virtual links.
-		if valid, checked := ip.VerifyPayload(); checked && !valid && !ev.ChecksumPartial {
+		// The IP stack discards what was damaged on the way, and what ends
+		// before it should (net/ipv4/ip_input.c, ip_rcv_core). Of a fragment
+		// that can't be told, and no answer to a probe is long enough to be
+		// one. Transport checksums are not yet filled in on loopback, veth and
+		// other virtual links.
+		valid, checked := ip.VerifyPayload()
+		if !ip.ChecksumOK || ip.Truncated && !ev.Cut || ip.MoreFragments || checked && !valid && !ev.ChecksumPartial {
 			r.obs.Ignored.Malformed++
 			return
 		}
@@ -272,6 +290,14 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 			return
 		}
 	}
+	same := copyKey{reply.Probe, reply.Kind, reply.From, reply.Type, reply.Code}
+	switch n := r.copies[same]; {
+	case n >= maxCopies:
+		r.obs.Ignored.Duplicates++
+		return
+	case n > 0:
+		reply.RTT = 0 // it has been answered: this was under way for less long
+	}
 	if r.early[key] > 0 {
 		if r.early[key]--; r.early[key] == 0 {
 			delete(r.early, key)
@@ -282,6 +308,10 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 		r.obs.Ignored.Excess++
 		return
 	}
+	if r.copies == nil {
+		r.copies = make(map[copyKey]int)
+	}
+	r.copies[same]++
 	r.keys = append(r.keys, key)
 	r.obs.Replies = append(r.obs.Replies, reply)
 }
@@ -391,12 +421,22 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 		return q.HasSeq && q.Seq == st.isn && r.nameExactly(st, reply, func(s *Sent) bool { return s.ID == q.IP.ID || s.ID == bits.ReverseBytes16(q.IP.ID) })
 	}
 	if st.kind == ControlUDP {
+		// No sequence number shows that it is ours: the destination must, or the
+		// identification, where a translator has another destination.
+		to := q.IP.Dst == st.flow.Dst.Addr() || q.IP.Dst == st.out.Dst.Addr()
 		return q.HasPorts && (q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()) &&
-			r.nameExactly(st, reply, func(s *Sent) bool { return s.Flow.Dst.Port() == q.DstPort })
+			r.nameExactly(st, reply, func(s *Sent) bool {
+				return s.Flow.Dst.Port() == q.DstPort && (to || q.IP.Version == 4 && s.ID == q.IP.ID)
+			})
 	}
 	if st.kind == ControlACK {
-		return q.HasSeq && q.Seq == st.isn+1 && (q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()) &&
-			r.name(st, reply, func(s *Sent) bool { return q.HasAck && s.Ack == q.Ack || q.IP.Version == 4 && s.ID == q.IP.ID })
+		if !q.HasSeq || q.Seq != st.isn+1 || q.SrcPort != st.flow.Src.Port() && q.SrcPort != st.out.Src.Port() {
+			return false
+		}
+		if q.HasAck { // which nobody rewrites
+			return r.nameExactly(st, reply, func(s *Sent) bool { return s.Ack == q.Ack })
+		}
+		return r.name(st, reply, func(s *Sent) bool { return q.IP.Version == 4 && s.ID == q.IP.ID })
 	}
 	if !q.HasSeq || q.Seq != st.isn {
 		return false
@@ -543,7 +583,7 @@ func (r *Run) delivered(ev Event) {
 		key = icmpDelivery(&m)
 	default:
 		tcp, err := wire.ParseTCP(ev.Data)
-		if err != nil || !r.ownSequence(tcp.Ack) {
+		if err != nil || !r.ownSegment(&tcp) {
 			return
 		}
 		key = tcpDelivery(&tcp)
@@ -558,6 +598,22 @@ func (r *Run) delivered(ev Event) {
 	if _, known := r.early[key]; known || len(r.early) < maxEarly {
 		r.early[key]++
 	}
+}
+
+// ownSegment reports whether a segment that a socket got acknowledges a SYN of
+// ours, by its number and its ports: others may come in any number.
+func (r *Run) ownSegment(tcp *wire.TCP) bool {
+	for _, st := range r.streams {
+		if st.t.proto != wire.ProtoTCP || tcp.Ack != st.isn+1 {
+			continue
+		}
+		for _, f := range []Flow{st.flow, st.out} {
+			if tcp.DstPort == f.Src.Port() && tcp.SrcPort == f.Dst.Port() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // maxEarly bounds what a flood of unrelated deliveries can make us keep.

@@ -46,6 +46,8 @@ type Run struct {
 	// were read before the tap's copy.
 	keys  []deliveryKey
 	early map[deliveryKey]int
+	// copies counts the replies that are alike.
+	copies map[copyKey]int
 
 	isn   uint32
 	id    uint16

@@ -55,6 +55,7 @@ func Explain(o *rawprobe.Observations) Diagnosis {
 			continue
 		}
 		v.pastFirewall(d)
+		v.gaps(d)
 		d.Evidence = append(d.Evidence, v.context()...)
 		d.Path = v.path
 		d.Tries, d.Answered = v.tries, v.answered
@@ -75,6 +76,19 @@ func (v *view) pastFirewall(d *Diagnosis) {
 	}
 	d.weaken(Likely)
 	d.or(LocalFirewall, v.local(), "the probe went past this machine's own firewall, which may stop a connection")
+}
+
+// lost is how many packets that passed the tap's filter are not in the record.
+func (v *view) lost() uint64 { return v.o.Tap.Drops + uint64(v.o.Ignored.Excess) }
+
+// gaps weakens what rests on a silence, where the record has gaps.
+func (v *view) gaps(d *Diagnosis) {
+	silent := slices.ContainsFunc(d.Evidence, func(e Evidence) bool { return e.Rule == "silent-subject" })
+	if v.lost() == 0 || !silent || d.Certainty != Certain || d.Cause == RoutingLoop { // which routers' words prove
+		return
+	}
+	d.weaken(Likely)
+	d.or(Unknown, Fault{Where: Nowhere}, "this machine's own capture lost packets, which may have been answers")
 }
 
 // weaken lowers the certainty to at most c.

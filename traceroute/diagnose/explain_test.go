@@ -1125,6 +1125,15 @@ var cases = []explained{
 			at path 1:gw 2:r2
 			why silent-subject subject-path control-passes host-alive echo-reply`,
 	}, {
+		// What r2 said may be among what was lost.
+		name: "a firewall between the first two routers, but the tap lost packets",
+		see: silence + alive + echoPath + "tcp-ack 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n drops 3",
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or unknown@unknown
+			why silent-subject subject-path control-passes host-alive echo-reply tap-drops`,
+	}, {
 		// Errors about TCP may be what is dropped.
 		name: "a firewall between the first two routers, as far as echoes alone show",
 		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +

@@ -218,7 +218,7 @@ func times(n int) string {
 // neverDeparted: the kernel took the SYN, the next hop answers, and the packet
 // was not seen to leave.
 func neverDeparted(v *view) *Diagnosis {
-	if v.departed || v.tries == 0 || v.o.Tap.Drops > 0 || len(v.subject) > 0 || v.path.Last(subjectName) > 0 {
+	if v.departed || v.tries == 0 || v.lost() > 0 || len(v.subject) > 0 || v.path.Last(subjectName) > 0 {
 		return nil
 	}
 	for i := range v.o.Replies {

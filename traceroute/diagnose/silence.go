@@ -94,11 +94,11 @@ func deadNeighbor(v *view) *Diagnosis {
 	if v.m.Neighbor == "failed" || v.m.Neighbor == "incomplete" {
 		d.because("neighbor-table", "the kernel's own neighbour entry for it is %s", v.m.Neighbor)
 	}
-	if len(asks) < silentTries || span < silentSpread || v.o.Tap.Drops > 0 {
+	if len(asks) < silentTries || span < silentSpread || v.lost() > 0 {
 		d.Certainty = Ambiguous
 		d.Summary = strings.Replace(d.Summary, "The host is down", "The host seems to be down", 1)
 		why := "the wait was too short to be sure"
-		if v.o.Tap.Drops > 0 {
+		if v.lost() > 0 {
 			why = "this machine's own capture lost packets, which may have been the answers"
 		}
 		d.or(Unknown, Fault{Where: Nowhere}, "%s", why)
@@ -248,7 +248,7 @@ func (v *view) context() []Evidence {
 	if n := v.o.Ignored.Unprovoked; n > 0 {
 		d.because("ignored", "%s that no probe of ours provoked, and that were not believed", plural(n, "packet"))
 	}
-	if n := v.o.Tap.Drops; n > 0 {
+	if n := v.lost(); n > 0 {
 		d.because("tap-drops", "%s lost by this machine's own capture: what is missing may have come", plural(int(n), "packet"))
 	}
 	return d.Evidence

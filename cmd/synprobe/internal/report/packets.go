@@ -86,6 +86,7 @@ func (r *Result) unused() string {
 	add(i.Malformed, "malformed")
 	add(i.Duplicates, "seen twice")
 	add(i.Advice, "mere advice")
+	add(i.Excess, "more than a record holds")
 	add(int(min(r.seen.Tap.Drops, 1<<30)), "lost because the capture was full")
 	return strings.Join(parts, ", ")
 }
