@@ -231,11 +231,12 @@ const (
 // filter (net/ipv4/ip_input.c, ip_protocol_deliver_rcu), the tap before.
 func (l *link) openCopies(interest pcap.Interest) error {
 	filters := [][]bpf.Instruction{tcpCopies: interest.Filter(), icmpCopies: interest.Filter()}
-	networks, address := []string{tcpCopies: "ip4:tcp", icmpCopies: "ip4:icmp"}, "0.0.0.0"
+	// By number: a name would be looked up in /etc/protocols.
+	networks, address := []string{tcpCopies: "ip4:6", icmpCopies: "ip4:1"}, "0.0.0.0"
 	if l.cfg.IPv6 {
 		// IPv6 raw sockets, and their filters, start behind the IP header.
 		filters = [][]bpf.Instruction{tcpCopies: ackFilter(interest.ISN + 1), icmpCopies: icmp6ErrorFilter()}
-		networks, address = []string{tcpCopies: "ip6:tcp", icmpCopies: "ip6:ipv6-icmp"}, "::"
+		networks, address = []string{tcpCopies: "ip6:6", icmpCopies: "ip6:58"}, "::"
 	}
 	for i, network := range networks {
 		raw, err := bpf.Assemble(filters[i])

@@ -44,6 +44,7 @@ func live() Env {
 		Usable:        usable,
 		Probe:         probe,
 		Explain:       diagnose.Explain,
+		Confine:       rawprobe.Confine,
 		PrivilegeHint: rawprobe.PrivilegeHint,
 	}
 }
