@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"go/ast"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -241,6 +242,37 @@ func TestLastSockets(t *testing.T) {
 	}
 	if out := r.wait(t); out.Exit != 3 || strings.Count(out.Stdout, "drop ") != 3 {
 		t.Errorf("exit %d\n%s%s", out.Exit, out.Stdout, out.Stderr)
+	}
+}
+
+// TestNoPrograms looks in the source for what a trace of one run may miss: ways to
+// run a program, and to have the environment choose a file.
+func TestNoPrograms(t *testing.T) {
+	getenv := []string{"cmd/synprobe/internal/cli/live.go", "rawprobe/privilege_linux.go"}
+	asked := 0
+	for _, f := range source(t) {
+		if f.test() || f.in("rawprobe/netlab") {
+			continue
+		}
+		for _, i := range f.Imports {
+			if i.Path.Value == `"os/exec"` || i.Path.Value == `"plugin"` {
+				f.errorf(t, i, "it imports %s", i.Path.Value)
+			}
+		}
+		f.uses("os", func(s *ast.SelectorExpr) {
+			switch s.Sel.Name {
+			case "Getenv":
+				asked++
+				if !slices.Contains(getenv, f.path) {
+					f.errorf(t, s, "it asks the environment; only %v may", getenv)
+				}
+			case "StartProcess", "Environ", "LookupEnv", "ExpandEnv", "Expand", "TempDir", "UserHomeDir", "UserConfigDir", "UserCacheDir":
+				f.errorf(t, s, "it uses os.%s", s.Sel.Name)
+			}
+		})
+	}
+	if asked == 0 {
+		t.Error("nobody asks the environment: this test looks at the wrong files")
 	}
 }
 

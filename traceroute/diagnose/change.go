@@ -61,28 +61,32 @@ func wayLost(v *view) *Diagnosis {
 		return nil
 	}
 	d := &Diagnosis{Verdict: NetworkDown, Certainty: Certain, Fault: ptr(v.local())}
-	name, rule := v.m.Interface.Name, ""
+	name, change := v.m.Interface.Name, v.changed()
+	d.Summary = fmt.Sprintf("This machine lost its way to %s during the run: %s.", v.target, change)
 	switch {
 	case after.Interface.Index == 0:
-		d.Cause, rule = LinkDown, "link-down"
+		d.Cause = LinkDown
 		d.Next = fmt.Sprintf("Find out what removed %s: an interface of a VPN or a container goes with it.", name)
+		d.because("link-down", "%s during the run", change)
 	case !after.Interface.Up:
-		d.Cause, rule = LinkDown, "link-down"
+		d.Cause = LinkDown
 		d.Next = fmt.Sprintf("Bring %s up (ip link set %s up) and try again.", name, name)
+		d.because("link-down", "%s during the run", change)
 	case !after.Interface.Carrier:
-		d.Cause, rule = LinkDown, "link-down"
+		d.Cause = LinkDown
 		d.Next = fmt.Sprintf("Check the cable, the switch port or the virtual network behind %s.", name)
+		d.because("link-down", "%s during the run", change)
 	case after.Route.Outcome == rawprobe.RouteNoAddress:
-		d.Cause, rule = NoAddress, "no-address"
+		d.Cause = NoAddress
 		d.Next = "Find out what changes this machine's addresses, and try again."
+		d.because("no-address", "%s during the run", change)
 	case after.Route.Outcome != rawprobe.RouteFound:
-		d.Cause, rule = NoRoute, "no-route"
+		d.Cause = NoRoute
 		d.Next = fmt.Sprintf("Look at this machine's routes: ip route get %s", v.target)
+		d.because("no-route", "%s during the run", change)
 	default:
 		return nil // it goes another way now: see doubtChanged
 	}
-	d.Summary = fmt.Sprintf("This machine lost its way to %s during the run: %s.", v.target, v.changed())
-	d.because(rule, "%s during the run", v.changed())
 	n := 0
 	for i := range v.o.Sent {
 		if s := &v.o.Sent[i]; s.Kind == rawprobe.Subject && !s.Stepped() && s.Departed != nil {
