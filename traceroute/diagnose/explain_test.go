@@ -1202,6 +1202,24 @@ var cases = []explained{
 			at path 1:gw 2:r2
 			why silent-subject subject-path control-passes host-alive echo-reply`,
 	}, {
+		// Many who ask at once use up what a router may say (field note 3).
+		name: "a silent router refuses an ACK, and may have refused the SYNs",
+		see: silence + alive + "echo 1.3s 1.9s ttl=1\n echo 1.3s ttl=2\n +0.3ms icmp expired for echo from=r2\n echo 1.3s ttl=3\n +0.4ms echo-reply\n" +
+			"tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n tcp-ack 1.6s\n +0.2ms icmp refused from=gw\n" +
+			"syn 1.3s 1.9s 2.5s ttl=1\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:- 2:r2
+			or network-firewall@path
+			why silent-subject subject-path control-passes host-alive other-flows refused-ack echo-reply`,
+	}, {
+		name: "the only suspect refuses an ACK, and may have refused the SYNs",
+		see: silence + alive + echoPath + "tcp-443 1.5s ttl=1\n +0.2ms icmp expired from=gw\n tcp-ack 1.6s\n +0.2ms icmp refused from=gw\n" +
+			"syn 1.3s 1.9s 2.5s ttl=1\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw
+			or unknown@unknown
+			why silent-subject subject-path control-passes host-alive other-flows refused-ack echo-reply`,
+	}, {
 		// Errors about TCP may be what is dropped.
 		name: "a firewall between the first two routers, as far as echoes alone show",
 		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
