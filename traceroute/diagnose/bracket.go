@@ -260,6 +260,10 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	} else if !tcp {
 		d.Certainty = Likely
 		d.or(HostFirewall, v.destination(), "somebody may drop the routers' word about TCP alone, and the SYN have got further")
+	} else if got, tries := v.answersAt(ttl); got < tries {
+		d.Certainty = Likely
+		d.because("few-answers", "but hop %d answered %d of %s only", ttl, got, plural(tries, "control probe"))
+		v.further(d)
 	}
 	if sameFlow {
 		return // the ACK went the SYN's own way
@@ -293,6 +297,18 @@ func (v *view) passesTCP(ttl int) (sameFlow, tcp bool) {
 		tcp = tcp || strings.HasPrefix(name, "tcp-")
 	}
 	return sameFlow, tcp
+}
+
+// answersAt counts the probes sent to a hop of the controls that passed it, and
+// how many of them it answered. A router at its limit for ICMP, which it shares
+// among all who ask, leaves some without an answer.
+func (v *view) answersAt(ttl int) (got, tries int) {
+	for _, name := range v.path.Names {
+		if p := v.path.Hop(ttl).Of(name); name != subjectName && p.Status == traceroute.Passes {
+			got, tries = got+p.Got, tries+p.Tries
+		}
+	}
+	return got, tries
 }
 
 // further adds who else it may be where the hops beyond the subject's last one
