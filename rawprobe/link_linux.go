@@ -391,9 +391,9 @@ func (l *link) openFrames() error {
 }
 
 // A send that finds no room is tried again after these pauses: a queue at the
-// rate of a slow link gets some packets out by then. What still has no room is
-// then an observation. All of them together are less than a probe is late
-// otherwise, and do not hold up a run that is always refused.
+// rate of a slow link gets some packets out by then. What still has no room then
+// is an observation. Together they are short enough not to hold up a run that is
+// always refused.
 var roomPauses = []time.Duration{time.Millisecond, 2 * time.Millisecond, 4 * time.Millisecond}
 
 // patiently calls send again where there was no room for the packet: a full
