@@ -68,6 +68,22 @@ type Machine struct {
 	// one, by its index: 1 strict, 2 loose
 	// (Documentation/networking/ip-sysctl.rst).
 	ReversePathFilter map[int]int
+
+	// After is how it stood at the end of the run, where that is another way
+	// than at the beginning; nil where nothing changed. What came and went in
+	// between is not noticed.
+	After *After
+}
+
+// After is what became, while a run went on, of that by which its packets went.
+type After struct {
+	// Interface is the outgoing interface as it is now, the zero value where
+	// there is none of its index any more.
+	Interface Interface
+	// Route is where the subject's flow would go now. Its Outcome is
+	// RouteNoAddress where the address that the run sent from is not this
+	// machine's any more.
+	Route Route
 }
 
 // Own reports whether a is one of this machine's own addresses.

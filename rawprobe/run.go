@@ -89,6 +89,9 @@ func ObserveWith(ctx context.Context, link Link, target netip.AddrPort, opt Opti
 		return r.obs, err
 	}
 	err = r.loop(ctx, plan(r))
+	if refused := (*SendError)(nil); errors.As(err, &refused) {
+		err = nil // a lost source address: nothing more can be asked
+	}
 	r.obs.doubtTimes()
 	r.obs.Tap = link.Final(&r.obs.Machine, target.Addr())
 	return r.obs, err

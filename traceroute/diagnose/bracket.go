@@ -165,12 +165,38 @@ func bracket(v *view) *Diagnosis {
 	default:
 		v.onTheWay(d, last, ttl, control, shared)
 	}
+	v.refusedACK(d)
 	v.byChance(d, last)
 	if v.o.Interrupted && len(d.Alternatives) == 0 {
 		d.Certainty = Ambiguous
 		d.or(Unknown, Fault{Where: Nowhere}, "the run was interrupted: answers may have been on their way")
 	}
 	return d
+}
+
+// refusedACK weakens a silence in which a device did refuse an ACK of the same
+// ports: its refusals of the SYN may have fallen victim to its limit for ICMP,
+// which it shares among all who ask.
+func (v *view) refusedACK(d *Diagnosis) {
+	for i := range v.o.Replies {
+		r := &v.o.Replies[i]
+		if v.o.Sent[r.Probe].Kind != rawprobe.ControlACK || r.Kind != rawprobe.ICMPError || r.Meaning() != rawprobe.SaysRefused || r.Loopback {
+			continue
+		}
+		d.because("refused-ack", "%s came from %s, quoting an ACK for the same port", describe(r), r.From)
+		d.weaken(Likely)
+		cause, by := NetworkFirewall, v.device(r.From)
+		if v.byHost(r.From) {
+			cause, by = HostFirewall, v.destination()
+		}
+		switch same := d.Cause == cause && d.Fault.Where == by.Where && slices.Equal(d.Fault.Hops, by.Hops); {
+		case !same:
+			d.or(cause, by, "%s, which refused an ACK, may refuse the SYN too, and not be let to say so each time", r.From)
+		case len(d.Alternatives) == 0:
+			d.or(Unknown, Fault{Where: Nowhere}, "%s, which refused an ACK, may refuse the SYN rather than drop it, and not be let to say so each time", r.From)
+		}
+		return
+	}
 }
 
 // byChance weakens what loss alone could have caused.
@@ -234,6 +260,10 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	} else if !tcp {
 		d.Certainty = Likely
 		d.or(HostFirewall, v.destination(), "somebody may drop the routers' word about TCP alone, and the SYN have got further")
+	} else if got, tries := v.answersAt(ttl); got < tries {
+		d.Certainty = Likely
+		d.because("few-answers", "but hop %d answered %d of %s only", ttl, got, plural(tries, "control probe"))
+		v.further(d)
 	}
 	if d.Certainty == Certain {
 		v.byBadLuck(d, last)
@@ -302,6 +332,18 @@ func (v *view) passesTCP(ttl int) (sameFlow, tcp bool) {
 		tcp = tcp || strings.HasPrefix(name, "tcp-")
 	}
 	return sameFlow, tcp
+}
+
+// answersAt counts the probes sent to a hop of the controls that passed it, and
+// how many of them it answered. A router at its limit for ICMP, which it shares
+// among all who ask, leaves some without an answer.
+func (v *view) answersAt(ttl int) (got, tries int) {
+	for _, name := range v.path.Names {
+		if p := v.path.Hop(ttl).Of(name); name != subjectName && p.Status == traceroute.Passes {
+			got, tries = got+p.Got, tries+p.Tries
+		}
+	}
+	return got, tries
 }
 
 // further adds who else it may be where the hops beyond the subject's last one

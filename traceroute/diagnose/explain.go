@@ -23,6 +23,7 @@ type check struct {
 // checks in the order in which one rules out the next: what this machine knows
 // by itself, what answered, what a silence means.
 var checks = []check{
+	{"way-lost", wayLost},
 	{"link-down", linkDown},
 	{"no-route", noRoute},
 	{"local-refusal", localRefusal},
@@ -56,6 +57,7 @@ func Explain(o *rawprobe.Observations) Diagnosis {
 		}
 		v.pastFirewall(d)
 		v.gaps(d)
+		v.doubtChanged(d, c.name)
 		d.Evidence = append(d.Evidence, v.context()...)
 		d.Path = v.path
 		d.Tries, d.Answered = v.tries, v.answered

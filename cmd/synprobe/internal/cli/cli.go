@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +32,10 @@ type Options struct {
 	Tries      int           // SYNs to send before silence counts; 0: as many as the proof needs
 	Timeout    time.Duration // 0: as long as the proof takes
 	Trace      traceroute.Options
+
+	// Opened, where not nil, is told that the target needs no more sockets. An
+	// error ends its run.
+	Opened func() error
 }
 
 // Prober observes one target. Where ctx ends before it has settled it returns
@@ -43,7 +49,7 @@ type Interface struct {
 }
 
 // Env is what the command line needs of the world. No field may be nil but
-// PrivilegeHint.
+// Confine and PrivilegeHint.
 type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
@@ -77,6 +83,8 @@ type Env struct {
 	Batch   func(ctx context.Context, s *batch.Space, cfg batch.Config, emit func(*batch.Result)) (batch.Progress, error)
 	Probe   Prober
 	Explain func(*rawprobe.Observations) diagnose.Diagnosis
+	// Confine gives up what the process may do beyond keep, for good.
+	Confine func(keep rawprobe.Privilege) error
 	// PrivilegeHint says why a capability that the binary's file has takes no
 	// effect, or nothing.
 	PrivilegeHint func() string
@@ -97,6 +105,10 @@ func Main(argv []string) int {
 }
 
 // Run is Main in a given environment. It ends when ctx does.
+//
+// Whatever runs it, root by sudo as a rule, it keeps no more than each step
+// needs: before the arguments are parsed what opens sockets, and once the last
+// socket is open nothing at all.
 func Run(ctx context.Context, env Env, argv []string) (code int) {
 	r := &run{env: env, program: "synprobe"}
 	if len(argv) > 0 {
@@ -108,7 +120,34 @@ func Run(ctx context.Context, env Env, argv []string) (code int) {
 		}
 		code = r.finish(code)
 	}()
+	if err := r.confine(needs(r.args)); err != nil {
+		r.flags = &flags{json: asksJSON(r.args)}
+		return r.fail(nil, err)
+	}
 	return r.main(ctx)
+}
+
+// needs is what a run may need to begin with. Only who names a source port can
+// mean a reserved one.
+func needs(args []string) rawprobe.Privilege {
+	p := rawprobe.RawSockets
+	for _, a := range args {
+		if strings.HasPrefix(a, "--source-port") {
+			p |= rawprobe.LowPorts
+		}
+	}
+	return p
+}
+
+// confine gives up all privileges but keep.
+func (r *run) confine(keep rawprobe.Privilege) error {
+	if r.env.Confine == nil {
+		return nil
+	}
+	if err := r.env.Confine(keep); err != nil {
+		return &failure{kind: report.IOError, what: "give up privileges", why: err.Error(), hint: "run it as another user, with cap_net_raw"}
+	}
+	return nil
 }
 
 // run is one run of the program.
@@ -120,8 +159,11 @@ type run struct {
 	flags   *flags
 	style   report.Style
 	names   *resolver
-	refused bool  // the hint about privilege was printed
-	lost    error // why standard output takes no more; nil while it does
+	refused bool // the hint about privilege was printed
+
+	// unopened counts the targets that may still need a socket.
+	unopened atomic.Int64
+	lost     error // why standard output takes no more; nil while it does
 
 	// interruptions counts the targets whose lack of a verdict standard
 	// output does not show to a person.

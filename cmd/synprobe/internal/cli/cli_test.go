@@ -94,6 +94,10 @@ func newWorld() *world {
 		Probe: func(_ context.Context, target netip.AddrPort, opt Options) (*rawprobe.Observations, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
+			if err := opt.Opened(); err != nil {
+				return nil, err
+			}
+			opt.Opened = nil
 			w.probed, w.opts = append(w.probed, target), append(w.opts, opt)
 			return &rawprobe.Observations{Target: target}, nil
 		},
@@ -179,6 +183,60 @@ func TestOptions(t *testing.T) {
 	}
 	if code != 0 || len(w.opts) != 1 || !reflect.DeepEqual(w.opts[0], want) {
 		t.Errorf("exit %d, options %+v, want %+v", code, w.opts, want)
+	}
+}
+
+// TestConfined looks at what is kept, and when it is given up: everything once
+// the last target has its sockets, whichever that is, or has failed without.
+func TestConfined(t *testing.T) {
+	const raw, low = rawprobe.RawSockets, rawprobe.LowPorts
+	for _, test := range []struct {
+		args string
+		want []any // of privileges kept, and ports probed, in that order
+	}{
+		{"one 80", []any{raw, "probe 80", rawprobe.Privilege(0), "open 80"}},
+		{"--source-port=80 one 80", []any{raw | low, "probe 80", rawprobe.Privilege(0), "open 80"}},
+		{"--source-port 80 one:80 one:81", []any{raw | low, "probe 80", "open 80", "probe 81", rawprobe.Privilege(0), "open 81"}},
+		{"--help", []any{raw}},
+		{"--nonsense", []any{raw}},
+		// The first target never gets as far as a socket.
+		{"--source-port=4000 nowhere:80 one:81", []any{raw | low, "probe 81", rawprobe.Privilege(0), "open 81"}},
+		{"--source-port=4000 one:81 nowhere:80", []any{raw | low, "probe 81", "open 81", rawprobe.Privilege(0)}},
+	} {
+		w := newWorld()
+		var got []any
+		w.Confine = func(keep rawprobe.Privilege) error {
+			got = append(got, keep)
+			return nil
+		}
+		w.Probe = func(_ context.Context, target netip.AddrPort, opt Options) (*rawprobe.Observations, error) {
+			got = append(got, fmt.Sprintf("probe %d", target.Port()))
+			err := opt.Opened()
+			got = append(got, fmt.Sprintf("open %d", target.Port()))
+			return &rawprobe.Observations{Target: target}, err
+		}
+		w.run(strings.Fields(test.args)...)
+		if !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s: %v, want %v", test.args, got, test.want)
+		}
+	}
+}
+
+// TestNotConfined has a process that can't give up its privileges: nothing is
+// done with them.
+func TestNotConfined(t *testing.T) {
+	for _, allowed := range []int{0, 1} { // calls that succeed
+		w := newWorld()
+		calls := 0
+		w.Confine = func(rawprobe.Privilege) error {
+			if calls++; calls > allowed {
+				return errors.New("no way")
+			}
+			return nil
+		}
+		if code := w.run("one", "80"); code != exitIO || len(w.probed) != 0 || w.out.Len() != 0 || !strings.Contains(w.err.String(), "no way") {
+			t.Errorf("%d calls allowed: exit %d, %d probed, %s%s", allowed, code, len(w.probed), &w.out, &w.err)
+		}
 	}
 }
 

@@ -11,7 +11,9 @@ import (
 
 // probe observes one target through this machine's own network.
 func probe(ctx context.Context, target netip.AddrPort, opt Options) (*rawprobe.Observations, error) {
-	link, err := rawprobe.OpenLink(rawprobe.LinkConfig{Interface: opt.Interface, IPv6: target.Addr().Is6()})
+	link, err := rawprobe.OpenLink(rawprobe.LinkConfig{
+		Interface: opt.Interface, IPv6: target.Addr().Is6(), Opened: opt.Opened,
+	})
 	if err != nil {
 		return nil, err
 	}

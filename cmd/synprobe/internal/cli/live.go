@@ -48,6 +48,7 @@ func live() Env {
 		Batch:         batch.Run,
 		Probe:         probe,
 		Explain:       diagnose.Explain,
+		Confine:       rawprobe.Confine,
 		PrivilegeHint: rawprobe.PrivilegeHint,
 	}
 }

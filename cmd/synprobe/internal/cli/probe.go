@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 
 	"synprobe/cmd/synprobe/internal/report"
 	"synprobe/traceroute"
@@ -39,6 +40,7 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 		atOnce = 1 // one port is held by one run at a time
 	}
 	slots := make(chan struct{}, atOnce)
+	r.unopened.Store(int64(len(targets)))
 	outcomes := make([]chan outcome, len(targets))
 	for i := range outcomes {
 		outcomes[i] = make(chan outcome, 1)
@@ -85,6 +87,12 @@ func (r *run) probe(ctx context.Context, t *target) (o outcome) {
 			o.result, o.err = nil, bug(p)
 		}
 	}()
+	opened := sync.OnceValue(r.opened)
+	defer func() {
+		if err := opened(); err != nil { // where it came to no sockets
+			o.result, o.err = nil, err
+		}
+	}()
 	if ctx.Err() != nil {
 		o.err = ctx.Err()
 		return o
@@ -102,6 +110,7 @@ func (r *run) probe(ctx context.Context, t *target) (o outcome) {
 	resolved.addr = addr
 	o.target = &resolved
 	opt := r.flags.opt
+	opt.Opened = opened
 	wait := countdown{env: &r.env}
 	if opt.Trace.Prove {
 		opt.Trace.Waiting = wait.start
@@ -121,6 +130,15 @@ func (r *run) probe(ctx context.Context, t *target) (o outcome) {
 		o.result.Names = r.reverse(ctx, o.result.Devices())
 	}
 	return o
+}
+
+// opened gives up the last privileges when no target needs a socket any more:
+// what the network says to the last one is read without any.
+func (r *run) opened() error {
+	if r.unopened.Add(-1) > 0 {
+		return nil
+	}
+	return r.confine(0)
 }
 
 // show prints one result in one write and returns its exit code.
