@@ -239,7 +239,7 @@ func TestNoRoom(t *testing.T) {
 	}
 }
 
-// a group of processes whose memory the kernel limits (cgroups(7)).
+// A memoryGroup is a group of processes whose memory the kernel limits (cgroups(7)).
 type memoryGroup struct {
 	dir, limit, peak string
 }
