@@ -56,6 +56,7 @@ func Explain(o *rawprobe.Observations) Diagnosis {
 		}
 		v.pastFirewall(d)
 		v.gaps(d)
+		v.overheard(d)
 		d.Evidence = append(d.Evidence, v.context()...)
 		d.Path = v.path
 		d.Tries, d.Answered = v.tries, v.answered

@@ -30,6 +30,8 @@ type Options struct {
 	Tries      int           // SYNs to send before silence counts; 0: as many as the proof needs
 	Timeout    time.Duration // 0: as long as the proof takes
 	Trace      traceroute.Options
+	// Watch, where not nil, is told of every packet: see rawprobe.Options.
+	Watch func(rawprobe.Seen)
 }
 
 // Prober observes one target. Where ctx ends before it has settled it returns
@@ -106,7 +108,7 @@ func Run(ctx context.Context, env Env, argv []string) (code int) {
 		if p := recover(); p != nil {
 			code = r.fail(nil, bug(p))
 		}
-		code = r.finish(code)
+		code = r.finish(max(code, r.closeCapture()))
 	}()
 	return r.main(ctx)
 }
@@ -120,8 +122,9 @@ type run struct {
 	flags   *flags
 	style   report.Style
 	names   *resolver
-	refused bool  // the hint about privilege was printed
-	lost    error // why standard output takes no more; nil while it does
+	capture *capture // of -w, else nil
+	refused bool     // the hint about privilege was printed
+	lost    error    // why standard output takes no more; nil while it does
 
 	// interruptions counts the targets whose lack of a verdict standard
 	// output does not show to a person.
@@ -151,7 +154,14 @@ func (r *run) main(ctx context.Context) int {
 	if r.flags.many() {
 		return r.many(ctx)
 	}
+	if r.flags.read != "" {
+		r.style = r.flags.style(r.env)
+		return r.readCapture(ctx)
+	}
 	targets, err := r.plan(ctx)
+	if err == nil {
+		err = r.openCapture(targets)
+	}
 	if err != nil {
 		return r.fail(nil, err)
 	}
