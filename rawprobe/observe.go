@@ -32,8 +32,8 @@ type Observations struct {
 	Ignored Ignored
 	Tap     TapStats
 
-	// Overheard is not nil where another program's attempt was captured and
-	// none of our own probes sent: see [Overhearer].
+	// Overheard is not nil where the packets of a capture are all that is
+	// known: see [Overhearer].
 	Overheard *Overheard
 
 	// What a replay needs: see [NewRecord].

@@ -10,10 +10,11 @@ import (
 	"synprobe/rawprobe/wire"
 )
 
-// Overheard says what is open about an attempt that another program made, and
-// that was captured without probes of our own. What is not in such a record may
-// have happened all the same.
+// Overheard says what is open about an attempt of which there are packets
+// alone: another program's, or that of a run of ours that was killed. What is
+// not in such a record may have happened all the same.
 type Overheard struct {
+	Ours bool // a run of ours
 	// Others counts the capture's other attempts at the same address and port,
 	// from other source ports or later, and Answered those of them that met a
 	// SYN-ACK.
@@ -179,7 +180,7 @@ func (c *Overhearer) Attempts() []Attempt {
 func (c *Overhearer) Observe(attempt int) *Observations {
 	a := c.attempts[attempt]
 	src := a.Flow.Src.Addr()
-	o := &Observations{Target: a.Flow.Dst, Start: a.First, Overheard: &Overheard{}}
+	o := &Observations{Target: a.Flow.Dst, Start: a.First, Overheard: &Overheard{Ours: c.Ours}}
 	o.Machine.Addresses = []netip.Addr{src}
 	o.Machine.Route.Source = src
 	o.Machine.Route.Local = a.Flow.Dst.Addr() == src || a.Flow.Dst.Addr().IsLoopback()

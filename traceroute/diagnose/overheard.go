@@ -6,16 +6,22 @@ import (
 	"synprobe/rawprobe"
 )
 
-// overheard weakens what is concluded from another program's attempt. The
-// capture of it may have begun late, ended early or lost packets; nothing was
-// sent to compare an answer with; and what a socket got is not known.
+// overheard weakens what is concluded from another program's attempt, or from a
+// run that was killed. The capture of it may have begun late, ended early or
+// lost packets; little or nothing was sent to compare an answer with; and what a
+// socket got is not known.
 func (v *view) overheard(d *Diagnosis) {
 	h := v.o.Overheard
 	if h == nil {
 		return
 	}
 	again := fmt.Sprintf("Run synprobe %s %d on that machine: it asks with other packets too, and where they stop.", v.target, v.port)
-	d.because("capture", "read from a capture of another program's attempt: no control was sent with it, and no TTL stepped")
+	if h.Ours {
+		again = fmt.Sprintf("Run synprobe %s %d again.", v.target, v.port)
+		d.because("capture", "read from the packets of a run that was not completed: what this machine knew is not known")
+	} else {
+		d.because("capture", "read from a capture of another program's attempt: no control was sent with it, and no TTL stepped")
+	}
 	switch {
 	case d.Verdict == Drop && len(v.subject) == 0:
 		d.weaken(Ambiguous)

@@ -180,6 +180,7 @@ func (c *reading) take(p *pcap.Captured) error {
 	if p.LinkAddrLen == len(ev.Hardware) {
 		ev.Hardware = [6]byte(p.LinkAddr[:])
 	}
+	// Others may number their packets too, but would not comment on each.
 	run := p.ID >> numberBits
 	if run>>runBits == 0 || p.Comment == "" {
 		return c.foreign.Take(ev)
