@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -247,6 +248,8 @@ func TestForeignCapture(t *testing.T) {
 	t.Parallel()
 	lab := netlab.Start(t, mixed)
 	client := lab.Node("client")
+	var ports atomic.Int32
+	ports.Store(20000)
 	for _, iface := range []string{"eth0", "any"} {
 		for _, f := range both {
 			t.Run(iface+"/"+f.String(), func(t *testing.T) {
@@ -266,15 +269,19 @@ func TestForeignCapture(t *testing.T) {
 						t.Parallel()
 						dst := netip.AddrPortFrom(lab.Addr("server", f), uint16(want.port))
 						file := filepath.Join(t.TempDir(), "x.pcap")
+						// The others' attempts, of which it would see a part, are
+						// not its own.
+						own := int(ports.Add(1))
 						dump := client.Command(t.Context(), "tcpdump", "-U", "--immediate-mode", "-n", "-i", iface, "-w", file,
-							fmt.Sprintf("icmp or icmp6 or port %d", want.port))
+							fmt.Sprintf("icmp or icmp6 or port %d", own))
 						dumping(t, client, dump)
 						wait := 2 * time.Second
 						if want.verdict == "drop" {
 							wait = 4500 * time.Millisecond
 						}
 						_ = client.Do(func() error {
-							c, err := (&net.Dialer{Timeout: wait}).Dial("tcp", dst.String())
+							d := &net.Dialer{Timeout: wait, LocalAddr: &net.TCPAddr{Port: own}}
+							c, err := d.Dial("tcp", dst.String())
 							if err == nil {
 								return c.Close()
 							}
@@ -282,6 +289,11 @@ func TestForeignCapture(t *testing.T) {
 						})
 						var got result
 						var out netlab.Result
+						defer func() {
+							if t.Failed() {
+								t.Logf("exit %d: %s%s", out.Exit, out.Stdout, out.Stderr)
+							}
+						}()
 						eventually(t, "tcpdump has written it", func() bool {
 							out = readFile(t, file, "--json", "-n", dst.String())
 							got = result{}

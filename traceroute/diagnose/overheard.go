@@ -23,7 +23,7 @@ func (v *view) overheard(d *Diagnosis) {
 		d.because("capture", "read from a capture of another program's attempt: no control was sent with it, and no TTL stepped")
 	}
 	switch {
-	case d.Verdict == Drop && len(v.subject) == 0:
+	case d.Verdict == Drop && len(v.subject) == 0, d.Verdict == Partial: // a silence is part of it
 		d.weaken(Ambiguous)
 		d.Next = again
 		d.or(Unknown, Fault{Where: Nowhere}, "the capture may lack an answer that came: it may have ended early, or been filtered")
