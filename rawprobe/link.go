@@ -69,8 +69,10 @@ type Event struct {
 
 	Direction pcap.Direction
 	Interface int
-	Loopback  bool // Interface is a loopback interface
-	ARP       bool // Data is an ARP message
+	// Hardware is the sender's link-layer address, zeros where there is none.
+	Hardware [6]byte
+	Loopback bool // Interface is a loopback interface
+	ARP      bool // Data is an ARP message
 	// ChecksumPartial says that the transport checksum is not filled in yet.
 	ChecksumPartial bool
 	// Cut says that the packet was longer, and that Data is what the tap kept of

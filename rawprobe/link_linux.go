@@ -305,8 +305,12 @@ func (l *link) readTap() error {
 			}
 			return err
 		}
+		var hardware [6]byte
+		if p.LinkAddrLen == len(hardware) {
+			hardware = [6]byte(p.LinkAddr[:])
+		}
 		l.emit(Event{
-			Data: append([]byte(nil), p.Data...), Time: p.Time,
+			Data: append([]byte(nil), p.Data...), Time: p.Time, Hardware: hardware,
 			Direction: p.Direction, Interface: p.Interface, Loopback: l.loops[p.Interface],
 			ARP: p.EtherType == pcap.EtherTypeARP, ChecksumPartial: p.ChecksumPartial, Unstamped: !p.Stamped, Cut: p.Length > len(p.Data),
 		})

@@ -58,6 +58,7 @@ func Explain(o *rawprobe.Observations) Diagnosis {
 		v.pastFirewall(d)
 		v.gaps(d)
 		v.doubtChanged(d, c.name)
+		v.overheard(d)
 		d.Evidence = append(d.Evidence, v.context()...)
 		d.Path = v.path
 		d.Tries, d.Answered = v.tries, v.answered

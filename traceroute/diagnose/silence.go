@@ -26,10 +26,22 @@ const (
 // clockSlack is what scheduling may take off the intervals above.
 const clockSlack = 20 * time.Millisecond
 
-// patient reports whether the run waited long enough to speak of silence.
+// patient reports whether the run waited long enough to speak of silence: for
+// each of enough tries. One more that was just sent takes nothing from that.
 func (v *view) patient() bool {
-	n, first, last := v.taken()
-	return n >= silentTries && last.Sub(first) >= silentSpread-clockSlack && v.o.End.Sub(last) >= silentAfter-clockSlack
+	n := 0
+	var first, last time.Time
+	for i := range v.o.Sent {
+		s := &v.o.Sent[i]
+		if s.Kind != rawprobe.Subject || s.Stepped() || s.Refused != rawprobe.NotRefused || v.o.End.Sub(s.Time) < silentAfter-clockSlack {
+			continue
+		}
+		if n++; n == 1 {
+			first = s.Time
+		}
+		last = s.Time
+	}
+	return n >= silentTries && last.Sub(first) >= silentSpread-clockSlack
 }
 
 // silence adds the fact itself.

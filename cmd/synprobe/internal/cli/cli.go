@@ -36,6 +36,8 @@ type Options struct {
 	// Opened, where not nil, is told that the target needs no more sockets. An
 	// error ends its run.
 	Opened func() error
+	// Watch, where not nil, is told of every packet: see rawprobe.Options.
+	Watch func(rawprobe.Seen)
 }
 
 // Prober observes one target. Where ctx ends before it has settled it returns
@@ -118,7 +120,7 @@ func Run(ctx context.Context, env Env, argv []string) (code int) {
 		if p := recover(); p != nil {
 			code = r.fail(nil, bug(p))
 		}
-		code = r.finish(code)
+		code = r.finish(max(code, r.closeCapture()))
 	}()
 	if err := r.confine(needs(r.args)); err != nil {
 		r.flags = &flags{json: asksJSON(r.args)}
@@ -159,11 +161,12 @@ type run struct {
 	flags   *flags
 	style   report.Style
 	names   *resolver
-	refused bool // the hint about privilege was printed
+	capture *capture // of -w, else nil
+	refused bool     // the hint about privilege was printed
+	lost    error    // why standard output takes no more; nil while it does
 
 	// unopened counts the targets that may still need a socket.
 	unopened atomic.Int64
-	lost     error // why standard output takes no more; nil while it does
 
 	// interruptions counts the targets whose lack of a verdict standard
 	// output does not show to a person.
@@ -193,7 +196,14 @@ func (r *run) main(ctx context.Context) int {
 	if r.flags.many() {
 		return r.many(ctx)
 	}
+	if r.flags.read != "" {
+		r.style = r.flags.style(r.env)
+		return r.readCapture(ctx)
+	}
 	targets, err := r.plan(ctx)
+	if err == nil {
+		err = r.openCapture(targets)
+	}
 	if err != nil {
 		return r.fail(nil, err)
 	}

@@ -18,7 +18,7 @@ func probe(ctx context.Context, target netip.AddrPort, opt Options) (*rawprobe.O
 		return nil, err
 	}
 	seen, err := traceroute.Observe(ctx, link, target, rawprobe.Options{
-		Source: opt.Source, SourcePort: opt.SourcePort, Tries: opt.Tries, Timeout: opt.Timeout,
+		Source: opt.Source, SourcePort: opt.SourcePort, Tries: opt.Tries, Timeout: opt.Timeout, Watch: opt.Watch,
 	}, opt.Trace)
 	return seen, errors.Join(err, link.Close())
 }

@@ -58,25 +58,34 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 	code := exitOK
 	for i, c := range outcomes {
 		o := <-c // each target has an outcome, an interrupted one too
-		switch {
-		case r.lost != nil:
-			// Nobody reads: only wait until all has been given back.
-		case o.err == nil:
-			code = max(code, r.show(o.result, i == 0))
-		default:
-			code = max(code, r.fail(o.target, o.err))
+		if r.lost == nil {
+			code = max(code, r.present(o, i == 0))
 		}
 		if r.lost != nil {
-			cancel()
+			cancel() // nobody reads: only wait until all has been given back
 		}
 	}
+	r.sayInterrupted(len(targets))
+	return code
+}
+
+// present prints what became of one target and returns its exit code.
+func (r *run) present(o outcome, first bool) int {
+	if o.err != nil {
+		return r.fail(o.target, o.err)
+	}
+	return r.show(o.result, first)
+}
+
+// sayInterrupted tells a person how many of so many targets have no verdict,
+// where standard output does not.
+func (r *run) sayInterrupted(targets int) {
 	switch n := r.interruptions; {
-	case n > 0 && len(targets) == 1:
+	case n > 0 && targets == 1:
 		_, _ = fmt.Fprintf(r.env.Stderr, "synprobe: interrupted: there was no verdict yet\n")
 	case n > 0:
-		_, _ = fmt.Fprintf(r.env.Stderr, "synprobe: interrupted: %d of %d targets have no verdict\n", n, len(targets))
+		_, _ = fmt.Fprintf(r.env.Stderr, "synprobe: interrupted: %d of %d targets have no verdict\n", n, targets)
 	}
-	return code
 }
 
 // probe does all for one target but to print it.
@@ -111,6 +120,9 @@ func (r *run) probe(ctx context.Context, t *target) (o outcome) {
 	o.target = &resolved
 	opt := r.flags.opt
 	opt.Opened = opened
+	if r.capture != nil {
+		opt.Watch = r.capture.watch(t)
+	}
 	wait := countdown{env: &r.env}
 	if opt.Trace.Prove {
 		opt.Trace.Waiting = wait.start
@@ -126,6 +138,9 @@ func (r *run) probe(ctx context.Context, t *target) (o outcome) {
 		return o
 	}
 	o.result = report.New(t.host, all, seen, r.env.Explain(seen))
+	if r.capture != nil {
+		r.capture.end(t, all, seen, o.result)
+	}
 	if !r.flags.noNames && !r.flags.json && !r.flags.quiet {
 		o.result.Names = r.reverse(ctx, o.result.Devices())
 	}

@@ -16,6 +16,8 @@ type target struct {
 	host string     // as typed, without brackets
 	addr netip.Addr // of a host that is an address; the zero Addr for a name
 	port uint16
+
+	number int // of the targets of the command line, from 1
 }
 
 // plan reads the targets and checks them, and the flags, against this machine.
