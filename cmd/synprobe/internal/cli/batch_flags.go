@@ -64,7 +64,7 @@ func (f *flags) checkBatch(set *pflag.FlagSet) error {
 		return ""
 	}
 	b.asked = given("targets", "rate", "shard", "resume", "csv", "expect", "explain", "link-layer")
-	b.alone = given("write", "read", "prove", "verbose", "source-port", "timeout")
+	b.alone = given("write", "read", "html", "prove", "verbose", "source-port", "timeout")
 	b.traces = given("trace", "max-hops", "flows", "control-port")
 	for _, name := range []string{"targets", "resume", "expect"} {
 		if v := set.Lookup(name).Value.String(); given(name) != "" && (v == "" || v == "[]") {

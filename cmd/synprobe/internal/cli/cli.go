@@ -120,7 +120,7 @@ func Run(ctx context.Context, env Env, argv []string) (code int) {
 		if p := recover(); p != nil {
 			code = r.fail(nil, bug(p))
 		}
-		code = r.finish(max(code, r.closeCapture()))
+		code = r.finish(max(code, r.closeCapture(), r.closePage()))
 	}()
 	if err := r.confine(needs(r.args)); err != nil {
 		r.flags = &flags{json: asksJSON(r.args)}
@@ -162,8 +162,11 @@ type run struct {
 	style   report.Style
 	names   *resolver
 	capture *capture // of -w, else nil
-	refused bool     // the hint about privilege was printed
-	lost    error    // why standard output takes no more; nil while it does
+	page    *page    // of --html, else nil
+	waits   *waiting
+	log     func(rawprobe.Seen) // prints packets as they go by; nil: nothing does
+	refused bool                // the hint about privilege was printed
+	lost    error               // why standard output takes no more; nil while it does
 
 	// unopened counts the targets that may still need a socket.
 	unopened atomic.Int64
@@ -195,6 +198,9 @@ func (r *run) main(ctx context.Context) int {
 	}
 	if r.flags.many() {
 		return r.many(ctx)
+	}
+	if err := r.openPage(); err != nil {
+		return r.fail(nil, err)
 	}
 	if r.flags.read != "" {
 		r.style = r.flags.style(r.env)
@@ -233,17 +239,20 @@ func (r *run) finish(code int) int {
 // error is about none.
 func (r *run) fail(t *target, err error) int {
 	f := asFailure(err)
+	out := report.Failure{Kind: f.kind, Message: f.message()}
+	if t == nil {
+		t = f.target
+	}
+	if t != nil {
+		out.Name, out.Port = t.host, t.port
+		if t.addr.IsValid() {
+			out.Address = t.addr
+		}
+	}
+	if r.page != nil {
+		r.page.failures = append(r.page.failures, out)
+	}
 	if r.flags != nil && r.flags.json {
-		out := report.Failure{Kind: f.kind, Message: f.message()}
-		if t == nil {
-			t = f.target
-		}
-		if t != nil {
-			out.Name, out.Port = t.host, t.port
-			if t.addr.IsValid() {
-				out.Address = t.addr
-			}
-		}
 		var b bytes.Buffer
 		_ = out.ToJSON(&b) // of strings and a number: nothing there can fail
 		r.write(b.Bytes())

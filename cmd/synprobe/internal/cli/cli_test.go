@@ -97,7 +97,7 @@ func newWorld() *world {
 			if err := opt.Opened(); err != nil {
 				return nil, err
 			}
-			opt.Opened = nil
+			opt.Opened, opt.Watch = nil, nil // no two functions are equal
 			w.probed, w.opts = append(w.probed, target), append(w.opts, opt)
 			return &rawprobe.Observations{Target: target}, nil
 		},

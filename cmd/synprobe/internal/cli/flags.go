@@ -73,11 +73,13 @@ Where it stops:
 What to print:
   -j, --json               one JSON object for each target, on one line
   -n, --no-names           no names for addresses and ports
-  -v, --verbose            every packet, and what this machine knows (text only)
+  -v, --verbose            every packet as it goes by, and what this machine
+                           knows (text only)
   -w, --write FILE         every packet sent and received, and the answer, as
                            pcapng; - is standard output, and the text then goes
                            to standard error
-      --force              let --write replace a file
+      --html FILE          a page with the answer, the path and every packet
+      --force              let --write and --html replace a file
   -q, --quiet              one line for each target: verdict, cause, target
                            (text only)
       --color WHEN         auto, always or never (default: auto, which heeds
@@ -130,6 +132,7 @@ type flags struct {
 	quiet         bool
 	version, help bool
 	write, read   string // files; - is standard output or input
+	html          string // a file
 	force         bool
 	color         string // auto, always or never
 	opt           Options
@@ -201,6 +204,7 @@ func parseFlags(args []string) (*flags, error) {
 	set.StringVar(&f.color, "color", "auto", "")
 	set.StringVarP(&f.write, "write", "w", "", "")
 	set.StringVarP(&f.read, "read", "r", "", "")
+	set.StringVar(&f.html, "html", "", "")
 	set.BoolVar(&f.force, "force", false, "")
 	set.BoolVar(&f.version, "version", false, "")
 	set.BoolVarP(&f.help, "help", "h", false, "")
@@ -280,8 +284,15 @@ func (f *flags) fileFlags(set *pflag.FlagSet) error {
 			return misuse("--"+name+` ""`, "empty", "the name of a file, or - for standard "+map[string]string{"write": "output", "read": "input"}[name])
 		}
 	}
-	if f.force && f.write == "" {
-		return misuse("--force", "it is for --write", "")
+	switch {
+	case set.Changed("html") && f.html == "":
+		return misuse(`--html ""`, "empty", "the name of a file")
+	case f.html == "-":
+		return misuse("--html -", "the page goes to a file", "as in --html case.html")
+	case f.html != "" && f.html == f.write:
+		return misuse("--html and --write", "both name "+report.Escape(f.html), "give each a file of its own")
+	case f.force && f.write == "" && f.html == "":
+		return misuse("--force", "it is for --write and --html", "")
 	}
 	if f.read == "" {
 		return nil

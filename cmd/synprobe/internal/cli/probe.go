@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"synprobe/cmd/synprobe/internal/report"
+	"synprobe/rawprobe"
 	"synprobe/traceroute"
 )
 
@@ -39,6 +40,13 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 	if r.flags.opt.SourcePort != 0 {
 		atOnce = 1 // one port is held by one run at a time
 	}
+	name := ""
+	if len(targets) == 1 {
+		name = fmt.Sprintf("%s port %d", report.Escape(targets[0].host), targets[0].port)
+		r.log = r.newLog(cancel)
+	}
+	r.waits = newWaiting(&r.env, len(targets), name, !r.flags.quiet && r.log == nil)
+	defer r.waits.stop()
 	slots := make(chan struct{}, atOnce)
 	r.unopened.Store(int64(len(targets)))
 	outcomes := make([]chan outcome, len(targets))
@@ -58,21 +66,58 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 	code := exitOK
 	for i, c := range outcomes {
 		o := <-c // each target has an outcome, an interrupted one too
+		r.waits.answered()
 		if r.lost == nil {
-			code = max(code, r.present(o, i == 0))
+			r.waits.aside(func() { code = max(code, r.present(o, i == 0)) })
 		}
 		if r.lost != nil {
 			cancel() // nobody reads: only wait until all has been given back
 		}
 	}
+	r.waits.stop()
 	r.sayInterrupted(len(targets))
 	return code
+}
+
+// newLog returns what prints the packets of the one target as they go by, nil
+// where they are not asked for. It calls cancel where nobody reads any more.
+func (r *run) newLog(cancel func()) func(rawprobe.Seen) {
+	if !r.flags.verbose || r.flags.json || r.flags.quiet {
+		return nil
+	}
+	r.style.Logged = true
+	log := report.NewLog(r.style)
+	return func(s rawprobe.Seen) {
+		// The goroutine that prints all else waits for this run.
+		if r.write(log.Line(s)); r.lost != nil {
+			cancel()
+		}
+	}
+}
+
+// watch is told of each packet of a run.
+func (r *run) watch(t *target) func(rawprobe.Seen) {
+	all := []func(rawprobe.Seen){r.waits.seen}
+	if r.capture != nil {
+		all = append(all, r.capture.watch(t))
+	}
+	if r.log != nil {
+		all = append(all, r.log)
+	}
+	return func(s rawprobe.Seen) {
+		for _, f := range all {
+			f(s)
+		}
+	}
 }
 
 // present prints what became of one target and returns its exit code.
 func (r *run) present(o outcome, first bool) int {
 	if o.err != nil {
 		return r.fail(o.target, o.err)
+	}
+	if r.page != nil {
+		r.page.results = append(r.page.results, o.result)
 	}
 	return r.show(o.result, first)
 }
@@ -120,15 +165,11 @@ func (r *run) probe(ctx context.Context, t *target) (o outcome) {
 	o.target = &resolved
 	opt := r.flags.opt
 	opt.Opened = opened
-	if r.capture != nil {
-		opt.Watch = r.capture.watch(t)
-	}
-	wait := countdown{env: &r.env}
+	opt.Watch = r.watch(t)
 	if opt.Trace.Prove {
-		opt.Trace.Waiting = wait.start
+		opt.Trace.Waiting = r.waits.proof
 	}
 	seen, err := r.env.Probe(ctx, netip.AddrPortFrom(addr, t.port), opt)
-	wait.stop()
 	// A run that was stopped may say so twice: what it saw counts.
 	if seen == nil || err != nil && !seen.Interrupted {
 		if err == nil {
@@ -166,7 +207,7 @@ func (r *run) show(result *report.Result, first bool) int {
 	case r.flags.quiet:
 		err = result.ToLine(&b)
 	default:
-		if !first {
+		if !first || r.style.Logged {
 			b.WriteByte('\n')
 		}
 		err = result.ToText(&b, r.style)

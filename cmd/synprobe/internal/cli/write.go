@@ -167,16 +167,12 @@ func writeFailure(name string, err error) *failure {
 
 // begin writes the head of the file: by whom and how it was made.
 func (c *capture) begin(r *run) (err error) {
-	argv := []string{shellQuote(r.program)}
-	for _, a := range r.args {
-		argv = append(argv, shellQuote(a))
-	}
 	system := runtime.GOOS
 	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		system += " " + strings.TrimSpace(string(b))
 	}
 	c.file, err = pcap.NewWriter(c.out, pcap.Section{
-		Hardware: runtime.GOARCH, OS: system, Application: version(), Comment: strings.Join(argv, " "),
+		Hardware: runtime.GOARCH, OS: system, Application: version(), Comment: strings.Join(r.commandLine(), " "),
 	})
 	return err
 }

@@ -18,9 +18,11 @@ func (r *Result) facts(p *printer) {
 		p.hanging(margin, "Next hop:  ", words(text))
 	}
 	rows := r.packets()
-	if len(rows) == 0 {
+	switch {
+	case len(rows) == 0:
 		p.line(margin + "Packets:   none")
-	} else {
+	case p.style.Logged: // they were printed as they went by
+	default:
 		p.line(margin + "Packets:")
 		table(p, rows)
 	}
@@ -110,30 +112,52 @@ func (r *Result) packets() []row {
 	}
 	for i := range r.seen.Sent {
 		s := &r.seen.Sent[i]
-		detail := ""
-		switch flow, translated := s.Translated(); {
-		case s.Refused != rawprobe.NotRefused:
-			detail = "refused by the kernel: " + string(s.Refused)
-		case s.Departed == nil:
-			detail = "not seen to leave"
-		case translated:
-			detail = fmt.Sprintf("left as %s", flowWords(flow))
-		}
-		at(left(s), "sent", fmt.Sprintf("%s, try %d", probeWords(s.Kind), s.Try), flowWords(s.Flow), fmt.Sprintf("TTL %d", s.TTL), detail)
+		at(left(s), sentCells(s)...)
 	}
-	for _, reply := range r.seen.Replies {
-		detail := ""
-		if reply.RTT > 0 {
-			detail = rttWords(reply.RTT)
-		}
+	for i := range r.seen.Replies {
+		reply := &r.seen.Replies[i]
+		var s *rawprobe.Sent
 		if reply.Probe >= 0 && reply.Probe < len(r.seen.Sent) {
-			s := r.seen.Sent[reply.Probe]
-			detail += fmt.Sprintf(" for %s, try %d", probeWords(s.Kind), s.Try)
+			s = &r.seen.Sent[reply.Probe]
 		}
-		at(reply.Time, "received", r.replyWords(reply), "from "+reply.From.String(), fmt.Sprintf("TTL %d", reply.TTL), strings.TrimSpace(detail))
+		at(reply.Time, replyCells(reply, s)...)
 	}
 	slices.SortStableFunc(rows, func(a, b row) int { return a.at.Compare(b.at) })
 	return rows
+}
+
+// sentCells are a probe's columns.
+func sentCells(s *rawprobe.Sent) []string {
+	detail := ""
+	switch flow, translated := s.Translated(); {
+	case s.Refused != rawprobe.NotRefused:
+		detail = "refused by the kernel: " + string(s.Refused)
+	case s.Departed == nil:
+		detail = "not seen to leave"
+	case translated:
+		detail = fmt.Sprintf("left as %s", flowWords(flow))
+	}
+	return []string{"sent", fmt.Sprintf("%s, try %d", probeName(s), s.Try), flowWords(s.Flow), fmt.Sprintf("TTL %d", s.TTL), detail}
+}
+
+// replyCells are an answer's columns; s is the probe that it answers, or nil.
+func replyCells(r *rawprobe.Reply, s *rawprobe.Sent) []string {
+	detail := ""
+	if r.RTT > 0 {
+		detail = rttWords(r.RTT)
+	}
+	if s != nil {
+		detail += fmt.Sprintf(" for %s, try %d", probeName(s), s.Try)
+	}
+	return []string{"received", replyWords(r), "from " + r.From.String(), fmt.Sprintf("TTL %d", r.TTL), strings.TrimSpace(detail)}
+}
+
+// probeName is a probe in a list of packets.
+func probeName(s *rawprobe.Sent) string {
+	if s.Kind == rawprobe.ControlSYN {
+		return fmt.Sprintf("SYN to :%d", s.Flow.Dst.Port())
+	}
+	return probeWords(s.Kind)
 }
 
 // askWords is what asks for the next hop.
@@ -193,11 +217,19 @@ func probeWords(k rawprobe.ProbeKind) string {
 		return "ICMP echo"
 	case rawprobe.OtherFlow:
 		return "SYN of another flow"
+	case rawprobe.ControlSYN:
+		return "SYN to other ports"
+	case rawprobe.ControlACK:
+		return "ACK"
+	case rawprobe.ControlUDP:
+		return "UDP"
+	case rawprobe.Fragment:
+		return "first fragment of the SYN"
 	}
 	return string(k)
 }
 
-func (r *Result) replyWords(reply rawprobe.Reply) string {
+func replyWords(reply *rawprobe.Reply) string {
 	switch reply.Kind {
 	case rawprobe.SynAck:
 		return "SYN-ACK"
@@ -209,7 +241,7 @@ func (r *Result) replyWords(reply rawprobe.Reply) string {
 		return "echo reply"
 	case rawprobe.ICMPError:
 		names := icmpv4
-		if r.target.Addr().Is6() {
+		if reply.From.Is6() {
 			names = icmpv6
 		}
 		text := fmt.Sprintf("ICMP %d/%d", reply.Type, reply.Code)

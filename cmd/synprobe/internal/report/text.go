@@ -18,6 +18,7 @@ type Style struct {
 	Colour  bool
 	ASCII   bool // the terminal's locale has no UTF-8
 	Verbose bool // also print the facts and every packet
+	Logged  bool // the packets were printed as they went by: see Log
 	NoNames bool // print no service names
 	Width   int  // columns; 0 means 80
 }
@@ -209,12 +210,13 @@ func (r *Result) soFar() string {
 		}
 		sent[k]++
 	}
-	for _, reply := range r.seen.Replies {
+	for i := range r.seen.Replies {
+		reply := &r.seen.Replies[i]
 		if reply.Probe < 0 || reply.Probe >= len(r.seen.Sent) {
 			continue
 		}
 		k := probeWords(r.seen.Sent[reply.Probe].Kind)
-		if text := r.replyWords(reply) + " from " + reply.From.String(); !slices.Contains(answers[k], text) {
+		if text := replyWords(reply) + " from " + reply.From.String(); !slices.Contains(answers[k], text) {
 			answers[k] = append(answers[k], text)
 		}
 	}
