@@ -45,6 +45,7 @@ func TestReadmeExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	net := netlab.Chain(2).WithListen("server", "tcp:22").
+		WithRules("r1", netlab.Rule{Hook: netlab.Forward, Proto: netlab.TCP, DstPort: 3306, Action: netlab.Drop}).
 		WithRules("r2", netlab.Rule{Hook: netlab.Forward, Proto: netlab.TCP, DstPort: 25, Action: netlab.RejectAdmin}).
 		WithRules("server", netlab.Rule{Hook: netlab.Input, Proto: netlab.TCP, DstPort: 5432, Action: netlab.Drop})
 	dead := map[string]string{"alive": "", "server down": "server", "gateway down": "r1"}
