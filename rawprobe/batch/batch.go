@@ -10,6 +10,7 @@ package batch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -36,15 +37,22 @@ type Config struct {
 	// Source is the address to send from; the zero Addr leaves it to the
 	// route.
 	Source netip.Addr
-	// Tries is how often a silent target is asked; 0 means 3.
+	// Tries is how often a silent target is asked; 0 means 3, and 31 is the
+	// most.
 	Tries int
-	// Wait is how long a silent target is waited for after its last SYN; 0
-	// means a second.
+	// Wait is how long a silent target is waited for after its last SYN. 0
+	// means a second, and 3.5 seconds from the first SYN on: a router that
+	// can't reach a host by ARP takes 3 to say so.
 	Wait time.Duration
+	// Echo sends one ICMP echo request to each host of which a SYN stayed
+	// silent, beside the second SYN. More than 2^24 addresses get none: it
+	// takes a byte of memory for each.
+	Echo bool
 	// Seed chooses the order and the sequence numbers. A run with the seed and
 	// the Position of an interrupted one goes on with it.
 	Seed uint64
-	// Position is how many targets in the order are done already.
+	// Position is how many targets in the order are done already: of this
+	// shard, in a run of the same Space, Seed, Shard and Shards.
 	Position uint64
 	// Shard of Shards takes its part of the order: 1 of 3, 2 of 3, 3 of 3. Both
 	// 0 means all.
@@ -90,14 +98,43 @@ type Progress struct {
 	Finished bool
 }
 
-// ErrConntrack means that this machine's connection table is too small for the
-// rate.
-var ErrConntrack = errors.New("connection table too small")
+// Errors about what the caller asked for, or about this machine.
+var (
+	// ErrConntrack means that the run would take more than half of this
+	// machine's connection table: entries of connections that nobody answers
+	// stay for two minutes. Where Run finds that out on the way, the results so
+	// far are good.
+	ErrConntrack = errors.New("connection table too small")
+	// ErrTwice means that the space has a target twice.
+	ErrTwice = errors.New("target named twice")
+	// ErrShard means that Shard is not between 1 and Shards.
+	ErrShard = errors.New("no such shard")
+	// ErrLinkLayer means that a target can't be reached by Ethernet frames of
+	// our own.
+	ErrLinkLayer = errors.New("not possible on the link layer")
+)
 
 // Run probes every target of s and calls emit for each, in no order, from one
 // goroutine. Where ctx ends it sends no SYN to further targets, and returns when
 // those already asked have their results. The Result is good until emit
-// returns.
+// returns; while emit is busy nothing is sent.
+//
+// Errors are failures of our own: *rawprobe.PrivilegeError, rawprobe.ErrNoInterface,
+// rawprobe.ErrNotOurs, those above, and errors.ErrUnsupported elsewhere than on
+// Linux.
 func Run(ctx context.Context, s *Space, cfg Config, emit func(*Result)) (Progress, error) {
-	return Progress{}, errors.ErrUnsupported
+	if cfg.Shards != 0 || cfg.Shard != 0 {
+		if cfg.Shard < 1 || cfg.Shard > cfg.Shards {
+			return Progress{}, fmt.Errorf("shard %d of %d: %w", cfg.Shard, cfg.Shards, ErrShard)
+		}
+	}
+	if t, ok := s.Twice(); ok {
+		return Progress{}, fmt.Errorf("%s: %w", t, ErrTwice)
+	}
+	l, err := openLink(s, cfg)
+	if err != nil {
+		return Progress{}, err
+	}
+	defer l.close()
+	return newEngine(s, cfg, l, emit).run(ctx)
 }
