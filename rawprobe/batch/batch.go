@@ -70,7 +70,10 @@ type Result struct {
 	From       netip.Addr
 	TTL        int
 	Type, Code int // of an ICMP error
-	// RTT is from the SYN's departure to the answer; 0 where it can't be told.
+	// RTT is from the time when the SYN was handed to the kernel, together with
+	// up to 63 others, to the kernel's stamp of the answer: at full rate too
+	// long by a tenth of a millisecond and more. 0 where it can't be told: to
+	// the second SYN and later ones.
 	RTT   time.Duration
 	Tries int
 	// Refused is why the kernel would not send; then nothing was sent.

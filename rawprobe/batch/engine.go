@@ -55,7 +55,7 @@ type answer struct {
 }
 
 const (
-	// interval is the least time between two SYNs to a target. A second is
+	// interval is the time between two SYNs to a target, or more. A second is
 	// TCP's own (RFC 6298, section 2.1); three tries within 1.2 seconds let a
 	// router's limit on ICMP refill once (field: icmp_ratelimit).
 	interval = 600 * time.Millisecond
@@ -386,7 +386,7 @@ func (e *engine) flush(now time.Time) time.Duration {
 		before := time.Now()
 		n, refused := e.link.send(e.pending)
 		if n > 0 {
-			e.taken(n, before, time.Now())
+			e.taken(n, before)
 		}
 		if len(e.pending) == 0 {
 			e.stuck = time.Time{}
@@ -407,20 +407,20 @@ func (e *engine) flush(now time.Time) time.Duration {
 	return 0
 }
 
-// taken records that the first n pending packets have left, evenly between two
-// times: where the answer comes back within the call, they don't leave at once.
-func (e *engine) taken(n int, from, to time.Time) {
-	first, span := e.clock(from), uint32(to.Sub(from)/time.Microsecond)
+// taken records that the first n pending packets have left, no earlier than
+// at a time.
+func (e *engine) taken(n int, at time.Time) {
+	clock := e.clock(at)
 	for k := range n {
 		if try := e.tags[k]; try > 0 {
 			slot := e.pending[k].slot
-			e.last[slot] = first + span*uint32(k)/uint32(n)
+			e.last[slot] = clock
 			e.state[slot]++
 		}
 	}
 	e.sent += uint64(n)
 	e.tokens -= float64(n)
-	e.lastSent = to
+	e.lastSent = at
 	e.drop(n)
 }
 

@@ -180,14 +180,15 @@ func (l *liveLink) openFamily(family int) error {
 	if err != nil {
 		return os.NewSyscallError("getsockname", err)
 	}
-	filter := filter4
+	var filter []bpf.Instruction
 	if family == v4 {
 		l.port4 = uint16(name.(*unix.SockaddrInet4).Port)
+		filter = filter4(l.port4)
 	} else {
 		l.port6 = uint16(name.(*unix.SockaddrInet6).Port)
-		filter = filter6
+		filter = filter6(l.port6)
 	}
-	ring, err := pcap.OpenRing(pcap.RingConfig{Filter: filter(l.port4 | l.port6*uint16(family)), EtherType: etherType})
+	ring, err := pcap.OpenRing(pcap.RingConfig{Filter: filter, EtherType: etherType})
 	if err != nil {
 		return privilege("open packet ring", err)
 	}

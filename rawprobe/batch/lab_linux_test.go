@@ -1,0 +1,339 @@
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"synprobe/rawprobe"
+	"synprobe/rawprobe/netlab"
+)
+
+// far is a client and, behind a router or on its own link, a server that owns
+// whole networks.
+func far(routers int, nets ...string) netlab.Topology {
+	return netlab.Chain(routers).With("server", func(n *netlab.Node) {
+		for _, p := range nets {
+			n.Addrs = append(n.Addrs, netip.MustParsePrefix(p))
+		}
+	})
+}
+
+// found is what a run on a machine of the lab gave.
+type found struct {
+	results  map[netip.AddrPort]Result
+	progress Progress
+	err      error
+}
+
+// probeFrom runs an engine in a node, and fails the test where a target gets
+// two results.
+func probeFrom(t testing.TB, m *netlab.Machine, s *Space, cfg Config) found {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	f := found{results: make(map[netip.AddrPort]Result)}
+	err := m.Do(func() error {
+		f.progress, f.err = Run(ctx, s, cfg, func(r *Result) {
+			if _, ok := f.results[r.Target]; ok {
+				t.Errorf("a second result for %s", r.Target)
+			}
+			f.results[r.Target] = *r
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// count groups results by what they say.
+func (f *found) count() map[string]int {
+	n := make(map[string]int)
+	for _, r := range f.results {
+		n[describe(&r)]++
+	}
+	return n
+}
+
+func describe(r *Result) string {
+	what := fmt.Sprintf("%d %s", r.Target.Port(), r.Kind)
+	if r.Kind == rawprobe.ICMPError {
+		what += fmt.Sprintf(" %d/%d", r.Type, r.Code)
+	}
+	if r.NoNeighbor {
+		what += " no neighbour"
+	}
+	if r.Refused != "" {
+		what += " refused: " + string(r.Refused)
+	}
+	if r.EchoAnswered {
+		what += " echo"
+	}
+	return strings.TrimSpace(what)
+}
+
+func same(a, b map[string]int) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, n := range a {
+		if b[k] != n {
+			return false
+		}
+	}
+	return true
+}
+
+// Every target of every kind has its result, once, as fast as the machine can.
+func TestNetworks(t *testing.T) {
+	netlab.Require(t)
+	for _, linkLayer := range []bool{false, true} {
+		for _, family := range []string{"v4", "v6", "both"} {
+			t.Run(fmt.Sprintf("%s link layer %v", family, linkLayer), func(t *testing.T) {
+				t.Parallel()
+				lab := netlab.Start(t, far(1, "10.77.0.0/20", "fd77::/116").
+					WithRules("server",
+						netlab.Rule{Proto: netlab.TCP, DstPort: 82, Action: netlab.Reset},
+						netlab.Rule{Proto: netlab.TCP, DstPort: 83, Action: netlab.RejectAdmin},
+						netlab.Rule{Proto: netlab.TCP, DstPort: 84, Action: netlab.Drop}))
+				ports := []uint16{80, 81, 82, 83, 84}
+				want := make(map[string]int)
+				var blocks []Block
+				if family != "v6" {
+					blocks = append(blocks, prefix("10.77.0.0/20", ports...))
+					want["83 icmp-error 3/13"] += 1 << 12
+				}
+				if family != "v4" {
+					blocks = append(blocks, prefix("fd77::/116", ports...))
+					want["83 icmp-error 1/1"] += 1 << 12
+				}
+				for range blocks {
+					want["80 syn-ack"] += 1 << 12
+					want["81 reset"] += 1 << 12
+					want["82 reset"] += 1 << 12
+					want["84  echo"] += 1 << 12
+				}
+				s := mustSpace(t, blocks...)
+				f := probeFrom(t, lab.Node("client"), s, Config{Seed: 1, LinkLayer: linkLayer, Wait: time.Second, Echo: true})
+				if f.err != nil {
+					t.Fatal(f.err)
+				}
+				// Whether a refused target's host had its echo by then is chance.
+				for target, r := range f.results {
+					if r.Kind != "" {
+						r.EchoAnswered = false
+						f.results[target] = r
+					}
+				}
+				if got := f.count(); !same(got, want) {
+					t.Errorf("got %v, want %v (%+v)", got, want, f.progress)
+				}
+				if f.progress.Drops != 0 || !f.progress.Finished || f.progress.Done != s.Len() {
+					t.Errorf("%+v", f.progress)
+				}
+				for target, r := range f.results {
+					switch {
+					case r.Kind == "":
+						if r.Tries != 3 || r.EchoTTL != 63 {
+							t.Fatalf("%+v", r)
+						}
+					case r.From != target.Addr() && r.Kind != rawprobe.ICMPError, r.TTL != 63, r.Tries != 1:
+						t.Fatalf("%+v", r)
+					case r.RTT <= 0 || r.RTT > 5*time.Second:
+						t.Fatalf("RTT %v: %+v", r.RTT, r)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A host on the link that is not there, and one that is.
+func TestDeadNeighbor(t *testing.T) {
+	netlab.Require(t)
+	for _, linkLayer := range []bool{false, true} {
+		t.Run(fmt.Sprintf("link layer %v", linkLayer), func(t *testing.T) {
+			t.Parallel()
+			lab := netlab.Start(t, netlab.Chain(0))
+			s := mustSpace(t, prefix("10.0.1.2/31", 80), prefix("fd00:0:0:1::2/127", 80))
+			f := probeFrom(t, lab.Node("client"), s, Config{LinkLayer: linkLayer})
+			if f.err != nil {
+				t.Fatal(f.err)
+			}
+			for target, r := range f.results {
+				alive := target.Addr() == lab.Addr("server", netlab.FamilyOf(target.Addr()))
+				if alive && r.Kind != rawprobe.SynAck || r.NoNeighbor == alive {
+					t.Errorf("%+v", r)
+				}
+			}
+			if len(f.results) != 4 {
+				t.Errorf("%d results", len(f.results))
+			}
+		})
+	}
+}
+
+// A dead gateway is told for all that lies behind it, and no SYN is sent.
+func TestDeadGateway(t *testing.T) {
+	netlab.Require(t)
+	for _, linkLayer := range []bool{false, true} {
+		t.Run(fmt.Sprintf("link layer %v", linkLayer), func(t *testing.T) {
+			t.Parallel()
+			lab := netlab.Start(t, far(1, "10.77.0.0/24", "fd77::/120"))
+			lab.Node("client").WarmNeighbor(netip.MustParseAddr("10.0.1.2"))
+			lab.Node("r1").Die()
+			s := mustSpace(t, prefix("10.77.0.0/24", 80), prefix("fd77::/120", 80))
+			f := probeFrom(t, lab.Node("client"), s, Config{LinkLayer: linkLayer})
+			want := map[string]int{"80  no neighbour": 512}
+			if got := f.count(); f.err != nil || !same(got, want) || f.progress.Sent != 0 {
+				t.Errorf("got %v, want %v; %+v, %v", got, want, f.progress, f.err)
+			}
+		})
+	}
+}
+
+// What this machine itself refuses: by a rule, by a route, by having none.
+func TestOwnRefusals(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1, "10.77.0.0/24").
+		WithRules("client",
+			netlab.Rule{Hook: netlab.Output, Proto: netlab.TCP, DstPort: 81, Action: netlab.Drop},
+			netlab.Rule{Hook: netlab.Output, Proto: netlab.TCP, DstPort: 82, Action: netlab.Reset},
+			netlab.Rule{Hook: netlab.Output, Proto: netlab.TCP, DstPort: 83, Action: netlab.RejectHost}).
+		WithRoutes("client",
+			netlab.Route{To: "10.77.0.0/24", Next: []string{"10.0.1.2"}},
+			netlab.Route{To: "10.77.0.16/28", Type: netlab.Unreachable},
+			netlab.Route{To: "10.77.0.32/28", Type: netlab.Prohibit},
+			netlab.Route{To: "10.77.0.48/28", Type: netlab.Blackhole}))
+	client := lab.Node("client")
+	s := mustSpace(t, prefix("10.77.0.0/26", 80), prefix("10.77.0.0/28", 81, 82, 83), prefix("172.31.0.0/28", 80))
+	client.DelRoute("default")
+	f := probeFrom(t, client, s, Config{Wait: time.Second})
+	if f.err != nil {
+		t.Fatal(f.err)
+	}
+	want := map[string]int{
+		"80 syn-ack": 16, "81  refused: not-permitted": 16, "82  refused: not-permitted": 16, "83  refused: not-permitted": 16,
+		"80  refused: unreachable": 16, "80  refused: prohibit": 16, "80  refused: blackhole": 16, "80  refused: no-route": 16,
+	}
+	if got := f.count(); !same(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// This machine's own addresses.
+func TestOwnAddress(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, netlab.Chain(0).WithListen("client", "tcp:80"))
+	s := mustSpace(t, prefix("127.0.0.1/32", 80, 81), prefix("10.0.1.1/32", 80, 81), prefix("::1/128", 80, 81))
+	f := probeFrom(t, lab.Node("client"), s, Config{Wait: time.Second})
+	want := map[string]int{"80 syn-ack": 3, "81 reset": 3}
+	if got := f.count(); f.err != nil || !same(got, want) {
+		t.Errorf("got %v, want %v, %v", got, want, f.err)
+	}
+	f = probeFrom(t, lab.Node("client"), s, Config{LinkLayer: true})
+	if !errors.Is(f.err, ErrLinkLayer) || len(f.results) != 0 {
+		t.Errorf("on the link layer: %v", f.err)
+	}
+}
+
+// A connection table without room is told before anything is sent; where
+// nothing is tracked, or past the IP stack, it does not matter.
+func TestConntrack(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1, "10.64.0.0/10", "10.77.0.0/24"))
+	client := lab.Node("client")
+	if _, ok := number("nf_conntrack_max"); !ok {
+		t.Skip("SKIPPED: this kernel tracks no connections")
+	}
+	huge := mustSpace(t, prefix("10.64.0.0/10", 80))
+	small := mustSpace(t, prefix("10.77.0.0/24", 80))
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	run := func(s *Space, cfg Config) (err error) {
+		if e := client.Do(func() error {
+			_, err = Run(cancelled, s, cfg, func(*Result) {})
+			return nil
+		}); e != nil {
+			t.Fatal(e)
+		}
+		return err
+	}
+	if err := run(huge, Config{}); err != nil {
+		t.Errorf("nothing is tracked: %v", err)
+	}
+	client.AddRule(netlab.Rule{Hook: netlab.Output, State: netlab.CTNew, Action: netlab.Count})
+	if err := run(huge, Config{}); !errors.Is(err, ErrConntrack) || !strings.Contains(err.Error(), "a rate of ") {
+		t.Errorf("all at once: %v", err)
+	}
+	for _, cfg := range []Config{{LinkLayer: true}, {Rate: 100}} {
+		if err := run(huge, cfg); err != nil {
+			t.Errorf("%+v: %v", cfg, err)
+		}
+	}
+	if err := run(small, Config{}); err != nil {
+		t.Errorf("256 targets: %v", err)
+	}
+}
+
+// What names no interface, no address and no shard of this machine.
+func TestConfigErrors(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, netlab.Chain(0))
+	s := mustSpace(t, prefix("10.0.1.2/32", 80))
+	for _, c := range []struct {
+		cfg  Config
+		want error
+	}{
+		{Config{Interface: "nosuch"}, rawprobe.ErrNoInterface},
+		{Config{Source: netip.MustParseAddr("10.9.9.9")}, rawprobe.ErrNotOurs},
+		{Config{Shard: 3, Shards: 2}, ErrShard},
+		{Config{Shard: 1}, ErrShard},
+		{Config{Shards: 2}, ErrShard},
+	} {
+		if f := probeFrom(t, lab.Node("client"), s, c.cfg); !errors.Is(f.err, c.want) || len(f.results) > 0 {
+			t.Errorf("%+v: %v, want %v", c.cfg, f.err, c.want)
+		}
+	}
+	for _, cfg := range []Config{{Interface: "eth0"}, {Source: netip.MustParseAddr("10.0.1.1")}} {
+		if f := probeFrom(t, lab.Node("client"), s, cfg); f.err != nil || f.count()["80 syn-ack"] != 1 {
+			t.Errorf("%+v: %v, %v", cfg, f.count(), f.err)
+		}
+	}
+}
+
+// A slow reader of results does not lose answers: nothing is sent while it is
+// busy.
+func TestSlowReader(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1, "10.77.0.0/16").WithRules("server", netlab.Rule{Proto: netlab.TCP, Action: netlab.Reset}))
+	s := mustSpace(t, prefix("10.77.0.0/16", 80))
+	n := 0
+	err := lab.Node("client").Do(func() error {
+		p, err := Run(t.Context(), s, Config{Tries: 1, Wait: time.Second}, func(r *Result) {
+			if r.Kind == rawprobe.Reset {
+				if n++; n%10000 == 0 {
+					time.Sleep(300 * time.Millisecond)
+				}
+			}
+		})
+		if p.Drops != 0 {
+			t.Errorf("%+v", p)
+		}
+		return err
+	})
+	if err != nil || n != 1<<16 {
+		t.Errorf("%d resets, %v; want %d", n, err, 1<<16)
+	}
+}
