@@ -25,11 +25,12 @@ type RingConfig struct {
 	Retire time.Duration
 }
 
-// The sizes of a ring by default: some 13,000 answers to SYNs.
+// The sizes of a ring by default: some 28,000 answers to SYNs. Where few come, each takes a block to itself: then there is
+// room for as many times Retire as there are blocks, a second and more in which nobody reads.
 const (
-	DefaultRingBlocks    = 32
-	DefaultRingBlockSize = 64 << 10
-	DefaultRetire        = 2 * time.Millisecond
+	DefaultRingBlocks    = 128
+	DefaultRingBlockSize = 32 << 10
+	DefaultRetire        = 10 * time.Millisecond
 )
 
 // A RingPacket is one packet in a ring.
@@ -63,8 +64,8 @@ func OpenRing(cfg RingConfig) (*Ring, error) {
 	return &Ring{r}, nil
 }
 
-// Read calls f for every packet that the kernel has handed over, and returns how many those were. It does not wait. The
-// RingPacket is good until f returns.
+// Read calls f for every packet that the kernel has handed over, at most once around the ring, and returns how many
+// those were. It does not wait. The RingPacket is good until f returns.
 func (r *Ring) Read(f func(*RingPacket)) int { return r.r.read(f) }
 
 // Stats returns the counts since OpenRing.

@@ -96,9 +96,13 @@ type Progress struct {
 	Received uint64 // packets that passed the filter
 	// Drops is how many packets this machine received and lost since its
 	// buffer was full: answers may be missing.
-	Drops    uint64
-	Elapsed  time.Duration
-	Finished bool
+	Drops uint64
+	// Unmatched is how many packets came to our port that answer nothing that
+	// was asked: forged ones, or answers that this machine translates the
+	// addresses of (DNAT in OUTPUT).
+	Unmatched uint64
+	Elapsed   time.Duration
+	Finished  bool
 }
 
 // Errors about what the caller asked for, or about this machine.

@@ -22,6 +22,8 @@ type link interface {
 	// counts returns how many packets passed the filter since the start, and
 	// how many of them were lost since the buffer was full.
 	counts() (received, drops uint64)
+	// dead reports whether the next hop to an address answered no request.
+	dead(to addr) bool
 	// check returns why the run has to end, if it has.
 	check() error
 }
@@ -71,7 +73,7 @@ const (
 	burst = 64
 	// quantum is the time whose packets are sent at once where the rate is
 	// limited: waking up costs as much as some packets.
-	quantum = 500 * time.Microsecond
+	quantum = time.Millisecond
 	// credit bounds what is made up for after the machine has stalled.
 	credit = 10 * time.Millisecond
 
@@ -131,15 +133,16 @@ type engine struct {
 	stuck    time.Time
 	pause    time.Duration
 
-	rate    float64 // packets a second; 0 is no limit
-	limit   float64 // a further limit after drops; 0 is none
-	tooFast float64 // the rate at which answers were lost
-	tokens  float64
-	refill  time.Time
-	sent    uint64
-	emitted uint64
-	drops   uint64
-	lastLog struct {
+	rate      float64 // packets a second; 0 is no limit
+	limit     float64 // a further limit after drops; 0 is none
+	tooFast   float64 // the rate at which answers were lost
+	tokens    float64
+	refill    time.Time
+	sent      uint64
+	emitted   uint64
+	drops     uint64
+	unmatched uint64
+	lastLog   struct {
 		at   time.Time
 		sent uint64
 	}
@@ -470,11 +473,9 @@ func (e *engine) answered(a *answer) {
 		}
 		return
 	}
-	if a.seq != uint32(e.key.of(a.to, uint32(a.port))) {
-		return
-	}
 	i, ok := e.space.index(a.to, a.port)
-	if !ok {
+	if !ok || a.seq != uint32(e.key.of(a.to, uint32(a.port))) {
+		e.unmatched++
 		return
 	}
 	p := e.order.position(i)
@@ -558,6 +559,8 @@ func (e *engine) finish(now time.Time) {
 			e.tell(to, port, int(s&slotTries))
 			if s&slotTries == 0 {
 				e.result.Refused = rawprobe.RefusedByFirewall
+			} else {
+				e.result.NoNeighbor = e.link.dead(to)
 			}
 			e.emitResult()
 		}
@@ -583,7 +586,7 @@ func (e *engine) progress() Progress {
 	targets := share(e.space.Len(), e.shard, e.every)
 	return Progress{
 		Targets: targets, Done: e.from + e.emitted, Position: e.final,
-		Sent: e.sent, Received: received, Drops: drops,
+		Sent: e.sent, Received: received, Drops: drops, Unmatched: e.unmatched,
 		Elapsed: time.Since(e.start), Finished: e.final == targets,
 	}
 }

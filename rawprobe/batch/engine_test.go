@@ -21,6 +21,7 @@ type fakeNet struct {
 	refuse func(p probe) rawprobe.Refusal
 	cost   time.Duration // of a packet
 	drop   func() uint64
+	gone   func(addr) bool
 
 	seen    map[netip.AddrPort][]time.Time // nil: nobody looks
 	echoes  map[netip.Addr]int
@@ -99,6 +100,8 @@ func (f *fakeNet) counts() (uint64, uint64) {
 }
 
 func (f *fakeNet) check() error { return f.failure }
+
+func (f *fakeNet) dead(to addr) bool { return f.gone != nil && f.gone(to) }
 
 // to answers a probe in the target's own name.
 func to(p probe, kind rawprobe.ReplyKind, after time.Duration) reply {
@@ -280,6 +283,34 @@ func TestNotBelieved(t *testing.T) {
 			}
 			if r.Kind != want {
 				t.Errorf("%s: %q, want %q", target, r.Kind, want)
+			}
+		}
+		// Four to each SYN: 128 targets were asked three times, 128 once.
+		if want := uint64(4 * 4 * 128); o.progress.Unmatched != want {
+			t.Errorf("%d answers to nothing told, want %d", o.progress.Unmatched, want)
+		}
+	})
+}
+
+// Where the next hop is known to be dead, a silence is its fault; an answer is
+// an answer.
+func TestDeadNextHop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustSpace(t, prefix("10.0.0.0/28", 22))
+		f := &fakeNet{
+			gone: func(a addr) bool { return a.lo%2 == 0 },
+			react: func(p probe, _ int) []reply {
+				if p.to.lo%4 == 0 {
+					return []reply{to(p, rawprobe.SynAck, time.Millisecond)}
+				}
+				return nil
+			},
+		}
+		o := simulate(t.Context(), t, s, Config{}, f)
+		o.complete(t, s)
+		for target, r := range o.results {
+			if k := fromNetip(target.Addr()).lo % 4; r.NoNeighbor != (k == 2) || (r.Kind == rawprobe.SynAck) != (k == 0) {
+				t.Errorf("%+v", r)
 			}
 		}
 	})

@@ -106,7 +106,7 @@ func (l *liveLink) open(s *Space) error {
 			return err
 		}
 	}
-	if err := l.meetNeighbors(s); err != nil {
+	if err := l.meetNeighbors(); err != nil {
 		return err
 	}
 	if l.cfg.LinkLayer {
@@ -271,14 +271,15 @@ func filter6(port uint16) []bpf.Instruction {
 
 // openFrames opens the packet socket of the link layer.
 func (l *liveLink) openFrames() error {
-	index := 0
+	index, local := 0, false
 	for i := range l.ways.all {
 		w := &l.ways.all[i]
 		if w.outcome != rawprobe.RouteFound {
 			continue
 		}
 		if w.local {
-			return fmt.Errorf("a target is this machine itself: %w", ErrLinkLayer)
+			local = true
+			continue
 		}
 		ifi, err := net.InterfaceByIndex(w.index)
 		if err != nil {
@@ -292,7 +293,10 @@ func (l *liveLink) openFrames() error {
 		}
 		index = w.index
 	}
-	if index == 0 {
+	switch {
+	case index == 0 && local:
+		return fmt.Errorf("the targets are this machine itself: %w", ErrLinkLayer)
+	case index == 0:
 		return nil // there is no way to anywhere
 	}
 	// Protocol 0: nothing is ever queued on it. The kernel takes the protocol
@@ -402,22 +406,20 @@ func (l *liveLink) send(probes []probe) (int, rawprobe.Refusal) {
 			l.id++ // the kernel would fill in its own (raw_send_hdrinc)
 		}
 		t.patch(frame, p, l.id, tsval)
+		if l.ways.all[i].asked {
+			mac, ok := l.onLink[p.to]
+			if !ok {
+				refused = refusedNoNeighbor
+				break
+			}
+			copy(frame[headroom-ethernetLen:], mac[:])
+		}
 		switch {
 		case l.cfg.LinkLayer:
-			if l.ways.all[i].gateway == (addr{}) {
-				mac, ok := l.onLink[p.to]
-				if !ok {
-					refused = refusedNoNeighbor
-				}
-				copy(frame[headroom-ethernetLen:], mac[:])
-			}
 		case family == v4:
 			copy(o.to4[k].Addr[:], frame[headroom+16:])
 		default:
 			copy(o.to6[k].Addr[:], frame[headroom+24:])
-		}
-		if refused != rawprobe.NotRefused {
-			break
 		}
 		n++
 	}
@@ -429,11 +431,17 @@ func (l *liveLink) send(probes []probe) (int, rawprobe.Refusal) {
 		fd = l.frames
 	}
 	for {
-		sent, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&o.messages[0])), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
+		// It does not wait, so the runtime need not know of it: telling it costs a
+		// tenth of a CPU, in moving its own work to another thread and back.
+		sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&o.messages[0])), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
 		switch {
 		case errno == unix.EINTR:
 		case errno != 0:
-			return 0, refusal(errno)
+			refused = refusal(errno)
+			if refused == rawprobe.RefusedNoBuffer && l.dead(probes[0].to) {
+				refused = refusedNoNeighbor // the kernel asks for it now, and keeps what waits
+			}
+			return 0, refused
 		case int(sent) < n:
 			return int(sent), rawprobe.NotRefused // the next call says why
 		default:
@@ -445,8 +453,10 @@ func (l *liveLink) send(probes []probe) (int, rawprobe.Refusal) {
 // closed says why nothing can be sent on a way.
 func (l *liveLink) closed(w *way) rawprobe.Refusal {
 	switch {
-	case w.dead:
+	case w.gone:
 		return refusedNoNeighbor
+	case w.local && l.cfg.LinkLayer:
+		return rawprobe.RefusedOther
 	case w.outcome == rawprobe.RouteFound:
 		return rawprobe.NotRefused
 	case w.outcome == rawprobe.RouteUnreachable:
@@ -518,6 +528,12 @@ func (l *liveLink) counts() (received, drops uint64) {
 		}
 	}
 	return received, drops
+}
+
+// dead implements link.
+func (l *liveLink) dead(to addr) bool {
+	i := l.ways.of(to)
+	return i >= 0 && l.ways.all[i].dead
 }
 
 // check implements link.

@@ -3,9 +3,11 @@ package batch
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -15,72 +17,117 @@ import (
 	"synprobe/rawprobe/wire"
 )
 
-// Neighbours are asked three times within a second and waited for half a second
-// more, unless all have answered.
+// Neighbours are asked three times, half a second apart.
 const (
 	asks     = 3
 	askAgain = 500 * time.Millisecond
+	// askRate is the most requests in a second where the run has no limit:
+	// every host of the link gets to see them.
+	askRate = 5000
 )
 
-// resolve asks hops, on the link of ifi, for their link-layer addresses by ARP
-// requests and neighbour solicitations of our own. Those that did not answer
-// are missing in what it returns. Source is the address to ask from, by whether
-// it is an IPv4 address.
-func resolve(ifi *net.Interface, source map[bool]addr, hops map[addr]bool) (map[addr][6]byte, error) {
-	found := make(map[addr][6]byte)
+// A question is what to ask on one link.
+type question struct {
+	source map[bool]addr // the address to ask from, by whether it is IPv4
+	hops   map[addr]bool
+}
+
+// ask asks for link-layer addresses by ARP requests and neighbour solicitations
+// of our own, at a rate in packets a second, and puts them into found. Those
+// that did not answer are missing there.
+func (q *question) ask(ifi *net.Interface, rate int, found map[addr][6]byte) error {
+	missing := make(map[addr]bool, len(q.hops))
+	for hop := range q.hops {
+		missing[hop] = true
+	}
 	// An entry that an administrator made is never asked for (NUD_PERMANENT).
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		entries, err := netlink.NeighList(ifi.Index, family)
-		if err != nil {
-			continue // no such family here
-		}
-		for _, e := range entries {
-			ip, ok := netip.AddrFromSlice(e.IP)
-			if ok && e.State&unix.NUD_PERMANENT != 0 && len(e.HardwareAddr) == 6 && hops[fromNetip(ip)] {
-				found[fromNetip(ip)] = [6]byte(e.HardwareAddr)
-			}
+	for _, e := range neighbors(ifi.Index) {
+		ip, ok := netip.AddrFromSlice(e.IP)
+		if ok && e.State&unix.NUD_PERMANENT != 0 && len(e.HardwareAddr) == 6 && missing[fromNetip(ip)] {
+			found[fromNetip(ip)] = [6]byte(e.HardwareAddr)
+			delete(missing, fromNetip(ip))
 		}
 	}
-	if len(found) == len(hops) {
-		return found, nil
+	if len(missing) == 0 {
+		return nil
 	}
 	tap, err := pcap.Open(pcap.Config{Filter: pcap.Interest{Neighbors: true}.Filter(), Interface: ifi.Index})
 	if err != nil {
-		return nil, privilege("open packet socket", err)
+		return privilege("open packet socket", err)
 	}
 	defer tap.Close()
 	var mac [6]byte
 	copy(mac[:], ifi.HardwareAddr)
-	for range asks {
-		for hop := range hops {
-			if _, ok := found[hop]; ok {
-				continue
-			}
-			if err := askFor(tap, ifi.Index, mac, source[hop.is4()].netip(), hop.netip()); err != nil && refusedFrame(err) {
-				return nil, fmt.Errorf("ask for %s: %w", hop.netip(), err)
-			}
+	if rate == 0 || rate > askRate {
+		rate = askRate
+	}
+	var p pcap.Packet
+	// listen takes in answers for a time, or until all have answered.
+	listen := func(d time.Duration) error {
+		if err := tap.SetReadDeadline(time.Now().Add(d)); err != nil {
+			return err
 		}
-		if err := tap.SetReadDeadline(time.Now().Add(askAgain)); err != nil {
-			return nil, err
-		}
-		var p pcap.Packet
-		for len(found) < len(hops) {
+		for len(missing) > 0 {
 			err := tap.Read(&p)
-			if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.ENETDOWN) {
-				break
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return nil
+			}
+			if errors.Is(err, unix.ENETDOWN) {
+				time.Sleep(d)
+				return nil
 			}
 			if err != nil {
-				return nil, err
+				return err
 			}
-			if a, hw, ok := told(&p, mac); ok && hops[a] {
+			if a, hw, ok := told(&p, mac); ok && missing[a] {
 				found[a] = hw
+				delete(missing, a)
 			}
 		}
-		if len(found) == len(hops) {
-			break
+		return nil
+	}
+	const together = 10
+	for range asks {
+		left := slices.Collect(maps.Keys(missing))
+		for i, hop := range left {
+			if err := askFor(tap, ifi.Index, mac, q.source[hop.is4()].netip(), hop.netip()); err != nil && refusedFrame(err) {
+				return fmt.Errorf("ask for %s: %w", hop.netip(), err)
+			}
+			if i%together == together-1 {
+				if err := listen(together * time.Second / time.Duration(rate)); err != nil {
+					return err
+				}
+			}
+		}
+		if err := listen(askAgain); err != nil {
+			return err
 		}
 	}
-	return found, nil
+	return nil
+}
+
+// neighbors returns the kernel's table of a link.
+func neighbors(index int) (all []netlink.Neigh) {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		entries, err := netlink.NeighList(index, family)
+		if err != nil {
+			continue // no such family here
+		}
+		all = append(all, entries...)
+	}
+	return all
+}
+
+// kernelKnows reports whether the kernel would send to a neighbour without
+// asking first (NUD_VALID, include/net/neighbour.h).
+func kernelKnows(index int, hop addr) bool {
+	const valid = unix.NUD_PERMANENT | unix.NUD_NOARP | unix.NUD_REACHABLE | unix.NUD_PROBE | unix.NUD_STALE | unix.NUD_DELAY
+	for _, e := range neighbors(index) {
+		if ip, ok := netip.AddrFromSlice(e.IP); ok && fromNetip(ip) == hop && e.State&valid != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // refusedFrame reports whether an error of a send is more than a full queue or

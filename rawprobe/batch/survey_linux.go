@@ -203,21 +203,25 @@ func parseWay(b []byte) (way, error) {
 }
 
 // maxOnLink is how many targets on the machine's own links are asked for their
-// link-layer address before the run begins, which only the link layer needs.
+// link-layer address before the run begins. The kernel's own table is no help
+// there: it has room for 1024 (net.ipv4.neigh.default.gc_thresh3), and while
+// it waits for one that is dead it says so for a few packets only.
 const maxOnLink = 4096
 
-// meetNeighbors asks the next hops for their link-layer addresses. One that
-// answers no request is dead, whatever the kernel's table still has: it trusts
-// an entry for 8 seconds and more (field: net/core/neighbour.c).
-func (l *liveLink) meetNeighbors(s *Space) error {
-	asked := make(map[int]map[addr]bool) // by interface
-	source := make(map[int]map[bool]addr)
+// meetNeighbors asks next hops for their link-layer addresses: gateways, and
+// targets on our own links if they are not too many. One that answers no request
+// is dead, whatever the kernel's table still has: it trusts an entry for 8
+// seconds and more (field: net/core/neighbour.c).
+func (l *liveLink) meetNeighbors() error {
+	asked := make(map[int]*question) // by interface
 	ask := func(w *way, hop addr) {
-		if asked[w.index] == nil {
-			asked[w.index], source[w.index] = make(map[addr]bool), make(map[bool]addr)
+		q := asked[w.index]
+		if q == nil {
+			q = &question{source: make(map[bool]addr), hops: make(map[addr]bool)}
+			asked[w.index] = q
 		}
-		asked[w.index][hop] = true
-		source[w.index][w.source.is4()] = w.source
+		q.hops[hop] = true
+		q.source[w.source.is4()] = w.source
 	}
 	usable := func(w *way) bool { return w.outcome == rawprobe.RouteFound && !w.local && w.resolves }
 	for i := range l.ways.all {
@@ -230,42 +234,44 @@ func (l *liveLink) meetNeighbors(s *Space) error {
 			ask(w, w.gateway)
 		}
 	}
-	if l.cfg.LinkLayer {
-		n := uint64(0)
-		for _, r := range l.ways.ranges {
-			w := &l.ways.all[r.way]
-			if !usable(w) || w.gateway != (addr{}) {
-				continue
-			}
-			if n += min(r.last.minus(r.first), maxOnLink) + 1; n > maxOnLink {
-				return fmt.Errorf("more than %d targets on this machine's own link: %w", maxOnLink, ErrLinkLayer)
-			}
+	n := uint64(0)
+	onLink := func(r rng) *way {
+		if w := &l.ways.all[r.way]; usable(w) && w.gateway == (addr{}) {
+			return w
+		}
+		return nil
+	}
+	for _, r := range l.ways.ranges {
+		if onLink(r) != nil {
+			n += min(r.last.minus(r.first), maxOnLink) + 1
+		}
+	}
+	if n > maxOnLink && l.cfg.LinkLayer {
+		return fmt.Errorf("more than %d targets on this machine's own link: %w", maxOnLink, ErrLinkLayer)
+	}
+	for _, r := range l.ways.ranges {
+		if w := onLink(r); w != nil && n <= maxOnLink {
+			w.asked = true
 			for a := r.first; a.compare(r.last) <= 0; a = a.plus(1) {
 				ask(w, a)
 			}
 		}
 	}
 	l.onLink = make(map[addr][6]byte)
-	for index, hops := range asked {
-		if len(hops) == 0 {
-			continue
-		}
+	for index, q := range asked {
 		ifi, err := net.InterfaceByIndex(index)
 		if err != nil {
 			return fmt.Errorf("interface %d: %w", index, err)
 		}
-		found, err := resolve(ifi, source[index], hops)
-		if err != nil {
+		if err := q.ask(ifi, l.cfg.Rate, l.onLink); err != nil {
 			return err
-		}
-		for a, mac := range found {
-			l.onLink[a] = mac
 		}
 	}
 	for i := range l.ways.all {
 		if w := &l.ways.all[i]; usable(w) && w.gateway != (addr{}) {
 			mac, ok := l.onLink[w.gateway]
 			w.mac, w.dead = mac, !ok
+			w.gone = w.dead && (l.cfg.LinkLayer || !kernelKnows(w.index, w.gateway))
 		}
 	}
 	return nil

@@ -17,9 +17,13 @@ type way struct {
 	gateway  addr // zero where the targets are on the link
 	resolves bool // the link has addresses, which ARP or neighbour discovery finds
 
-	// dead says that the next hop answered no request of ours.
-	dead bool
-	// mac is the next hop's link-layer address.
+	// dead says that the gateway answered no request of ours, and gone that
+	// this machine's IP stack does not know it either.
+	dead, gone bool
+	// asked says that the targets on this link were asked for their link-layer
+	// address.
+	asked bool
+	// mac is the gateway's link-layer address.
 	mac [6]byte
 }
 
