@@ -134,7 +134,8 @@ func TestNetworks(t *testing.T) {
 				if got := f.count(); !same(got, want) {
 					t.Errorf("got %v, want %v (%+v)", got, want, f.progress)
 				}
-				if f.progress.Drops != 0 || !f.progress.Finished || f.progress.Done != s.Len() {
+				// Four of five targets answer.
+				if f.progress.Drops != 0 || !f.progress.Finished || f.progress.Done != s.Len() || f.progress.Received < s.Len()*4/5 {
 					t.Errorf("%+v", f.progress)
 				}
 				for target, r := range f.results {
@@ -366,7 +367,7 @@ func TestSlowReader(t *testing.T) {
 				}
 			}
 		})
-		if p.Drops != 0 {
+		if p.Drops != 0 || p.Received < 1<<16 {
 			t.Errorf("%+v", p)
 		}
 		return err
