@@ -71,7 +71,7 @@ func (r *Ring) Read(f func(*RingPacket)) int { return r.r.read(f) }
 // Stats returns the counts since OpenRing.
 func (r *Ring) Stats() (Stats, error) { return r.r.stats() }
 
-// Close gives the ring back. It waits for an RCU grace period, some 10 ms.
+// Close gives the ring back, as [Listener.Close] does: the kernel takes it a little later.
 func (r *Ring) Close() error { return r.r.close() }
 
 // WaitRings returns when the kernel has handed over packets in one of the rings, or when d has passed. It is the

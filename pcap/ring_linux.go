@@ -158,13 +158,14 @@ func (r *ring) close() error {
 		return nil
 	}
 	r.stats()
+	attachFilter(r.fd, Nothing) // until the kernel has taken it back
 	var first error
 	if r.memory != nil {
 		if err := unix.Munmap(r.memory); err != nil {
 			first = &OpError{"munmap", err}
 		}
 	}
-	if err := unix.Close(r.fd); err != nil && first == nil {
+	if err := abandon(r.fd, func() error { return unix.Close(r.fd) }); err != nil && first == nil {
 		first = &OpError{"close", err}
 	}
 	r.fd, r.memory = -1, nil

@@ -84,18 +84,20 @@ const (
 	// whether they answered an echo, a byte for each.
 	maxEchoes = 1 << 24
 
-	// patience is how long the kernel may be out of buffers for one packet.
-	patience = 10 * time.Second
+	// respite is the first pause where the kernel is out of buffers, which
+	// doubles with each further one: at full rate sixty packets' time.
+	respite = 100 * time.Microsecond
+	// starving is how long the kernel may be out of buffers for one packet.
+	starving = 10 * time.Second
 	// reporting is the time between two calls of Config.Progress.
 	reporting = 100 * time.Millisecond
 )
 
-// A slot's state: how often its SYN was sent, and what else is known of it.
+// A slot's state: how often its SYN was sent, and whether it has its result.
 const (
-	slotTries   = 0x1f
-	slotRefused = 0x40 // the local firewall refused a SYN
-	slotDone    = 0x80 // it has its result
-	maxTries    = slotTries
+	slotTries = 0x1f
+	slotDone  = 0x80
+	maxTries  = slotTries
 )
 
 // An engine is one run. Positions are those of this shard's part of the order.
@@ -158,7 +160,7 @@ func newEngine(s *Space, cfg Config, l link, emit func(*Result)) *engine {
 	e := &engine{
 		link: l, space: s, emit: emit, note: cfg.Progress,
 		order: newOrder(s.Len(), cfg.Seed), key: newSecret(cfg.Seed),
-		tries: cfg.Tries, wait: cfg.Wait, rate: float64(cfg.Rate), every: 1,
+		tries: cfg.Tries, wait: cfg.Wait, rate: float64(max(cfg.Rate, 0)), every: 1,
 		pending: make([]probe, 0, 2*burst), tags: make([]uint8, 0, 2*burst),
 	}
 	if e.tries <= 0 {
@@ -399,9 +401,9 @@ func (e *engine) flush(now time.Time) time.Duration {
 		case refused == rawprobe.NotRefused:
 			continue
 		case refused == rawprobe.RefusedNoBuffer && (e.stuck.IsZero() || n > 0):
-			e.stuck, e.pause = now, time.Millisecond
+			e.stuck, e.pause = now, respite
 			return e.pause
-		case refused == rawprobe.RefusedNoBuffer && now.Sub(e.stuck) < patience:
+		case refused == rawprobe.RefusedNoBuffer && now.Sub(e.stuck) < starving:
 			e.pause = min(2*e.pause, 50*time.Millisecond)
 			return e.pause
 		}
@@ -448,8 +450,7 @@ func (e *engine) refused(why rawprobe.Refusal, now time.Time) {
 	case *s&slotTries > 0:
 		return // it was asked before, and may yet answer
 	case why == rawprobe.RefusedByFirewall && try < e.tries:
-		*s |= slotRefused // a rule may have a limit
-		return
+		return // the rule may have a limit
 	}
 	*s |= slotDone
 	e.tell(p.to, uint16(p.tag), 0)
@@ -530,8 +531,9 @@ func (e *engine) settled(now time.Time) bool {
 	return len(e.pending) == 0 && e.cursors[e.tries-1] == e.end && now.Sub(e.lastSent) >= e.wait
 }
 
-// patience of a silence: longer than the wait where there is room to hold it
-// back, for a late answer to correct it.
+// patience is how long a silence is waited for after the last SYN: longer than
+// it must be where there is room to hold it back, for a late answer to correct
+// it.
 func (e *engine) patience() time.Duration {
 	if e.cursors[0]-e.final > e.mask-e.mask/8 {
 		return e.wait
@@ -557,11 +559,7 @@ func (e *engine) finish(now time.Time) {
 			e.state[slot] |= slotDone
 			to, port := e.target(e.final)
 			e.tell(to, port, int(s&slotTries))
-			if s&slotTries == 0 {
-				e.result.Refused = rawprobe.RefusedByFirewall
-			} else {
-				e.result.NoNeighbor = e.link.dead(to)
-			}
+			e.result.NoNeighbor = e.link.dead(to)
 			e.emitResult()
 		}
 		e.final++

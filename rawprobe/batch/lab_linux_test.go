@@ -351,6 +351,84 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
+// A bad line: answers come late, out of order, twice or only to a later try.
+// It has no Ethernet either.
+func TestBadLine(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	const delay = 50 * time.Millisecond
+	lab := netlab.Start(t, far(0, "10.77.0.0/22", "fd77::/122").WithLink(1, func(l *netlab.Link) {
+		l.Kind = netlab.Tun
+		l.Wire = &netlab.Impairment{Delay: delay, Jitter: delay / 2, Loss: 0.02, Duplicate: 0.2, Reorder: 0.1, Seed: 1}
+	}))
+	s := mustSpace(t, prefix("10.77.0.0/22", 80, 81), prefix("fd77::/122", 80, 81))
+	// Six tries all lost: one in 10^8 for each target.
+	f := probeFrom(t, lab.Node("client"), s, Config{Tries: 6, Rate: 20000})
+	want := map[string]int{"80 syn-ack": 1<<10 + 1<<6, "81 reset": 1<<10 + 1<<6}
+	if got := f.count(); f.err != nil || !same(got, want) {
+		t.Fatalf("got %v, want %v (%+v), %v", got, want, f.progress, f.err)
+	}
+	again := 0
+	for _, r := range f.results {
+		switch {
+		case r.Tries > 1:
+			again++
+			if r.RTT != 0 {
+				t.Errorf("%+v: an RTT", r)
+			}
+		case r.RTT <= 0:
+			t.Errorf("%+v: no RTT", r)
+		}
+	}
+	if again == 0 {
+		t.Error("nothing was lost")
+	}
+	if f := probeFrom(t, lab.Node("client"), s, Config{LinkLayer: true}); !errors.Is(f.err, ErrLinkLayer) {
+		t.Errorf("on the link layer: %v", f.err)
+	}
+}
+
+// An interrupted run leaves the others to the next.
+func TestInterrupted(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1, "10.77.0.0/18").WithRules("server", netlab.Rule{Proto: netlab.TCP, DstPort: 81, Action: netlab.Drop}))
+	s := mustSpace(t, prefix("10.77.0.0/18", 80, 81))
+	results := make(map[netip.AddrPort]bool)
+	position := uint64(0)
+	runs := 0
+	for ; position < s.Len() && runs < 10; runs++ {
+		ctx, cancel := context.WithCancel(t.Context())
+		here := 0
+		err := lab.Node("client").Do(func() error {
+			p, err := Run(ctx, s, Config{Seed: 4, Position: position, Tries: 2, Wait: 300 * time.Millisecond}, func(r *Result) {
+				if here++; here == 8000 {
+					cancel()
+				}
+				if results[r.Target] {
+					t.Errorf("a second result for %s", r.Target)
+				}
+				results[r.Target] = true
+				if (r.Kind == rawprobe.SynAck) != (r.Target.Port() == 80) {
+					t.Errorf("%+v", r)
+				}
+			})
+			if p.Position != position+uint64(here) || p.Done != p.Position {
+				t.Errorf("%d results from %d on: %+v", here, position, p)
+			}
+			position = p.Position
+			return err
+		})
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if uint64(len(results)) != s.Len() || runs < 2 {
+		t.Errorf("%d results in %d runs, want %d in several", len(results), runs, s.Len())
+	}
+}
+
 // A slow reader of results does not lose answers: nothing is sent while it is
 // busy.
 func TestSlowReader(t *testing.T) {

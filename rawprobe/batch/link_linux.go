@@ -16,7 +16,6 @@ import (
 
 	"synprobe/pcap"
 	"synprobe/rawprobe"
-	"synprobe/rawprobe/wire"
 )
 
 // A liveLink is the link to the network: for each family a raw IP socket, or
@@ -93,7 +92,11 @@ func (l *liveLink) open(s *Space) error {
 		if !used {
 			continue
 		}
-		if err := l.openFamily(family); err != nil {
+		err := l.openFamily(family)
+		if errors.Is(err, unix.EAFNOSUPPORT) {
+			continue // the route lookup says so for each target
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -144,6 +147,7 @@ func (l *liveLink) openFamily(family int) error {
 			return privilege("open raw socket", err)
 		}
 		l.raw[family] = fd
+		enlarge(fd)
 		// Without it a full queue is reported as success (net/ipv4/raw.c,
 		// raw_sendmsg; net/ipv6/raw.c, rawv6_send_hdrinc).
 		if err := unix.SetsockoptInt(fd, level, recverr, 1); err != nil {
@@ -203,6 +207,19 @@ func sockaddr(a netip.Addr) unix.Sockaddr {
 	return &unix.SockaddrInet6{Addr: a.As16()}
 }
 
+// sendBuffer is room for what a driver has not sent yet, in bytes; each packet
+// takes some 700. The system's default holds less than half a millisecond's
+// packets at full rate.
+const sendBuffer = 4 << 20
+
+// enlarge asks for a larger send buffer. Without CAP_NET_ADMIN it is cut to
+// net.core.wmem_max, and the sender pauses more often.
+func enlarge(fd int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+	}
+}
+
 // privilege tells a missing capability from other failures.
 func privilege(op string, err error) error {
 	var step *pcap.OpError
@@ -213,60 +230,6 @@ func privilege(op string, err error) error {
 		return &rawprobe.PrivilegeError{Op: op, Err: err}
 	}
 	return fmt.Errorf("%s: %w", op, err)
-}
-
-// snap is enough of an answer: all headers, and of an ICMP error the quote's
-// own with every option and extension header that occurs.
-const snap = 256
-
-// filter4 passes the TCP segments with an acknowledgement that go to a port,
-// and the ICMP messages that can be answers. Offset 0 is the IP header.
-func filter4(port uint16) []bpf.Instruction {
-	return []bpf.Instruction{
-		bpf.LoadAbsolute{Off: 6, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: 14}, // a fragment
-		bpf.LoadMemShift{Off: 0},
-		bpf.LoadAbsolute{Off: 9, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ProtoTCP), SkipFalse: 5},
-		bpf.LoadIndirect{Off: 2, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(port), SkipFalse: 9},
-		bpf.LoadIndirect{Off: 13, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: uint32(wire.ACK), SkipFalse: 7},
-		bpf.RetConstant{Val: snap},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ProtoICMP), SkipFalse: 5},
-		bpf.LoadIndirect{Off: 0, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv4DestinationUnreachable), SkipTrue: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv4TimeExceeded), SkipTrue: 3},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv4ParameterProblem), SkipTrue: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv4EchoReply), SkipTrue: 1},
-		bpf.RetConstant{Val: 0},
-		bpf.RetConstant{Val: snap},
-	}
-}
-
-// filter6 is filter4 for IPv6. What has extension headers passes unseen: it is
-// rare, and the reader walks through them.
-func filter6(port uint16) []bpf.Instruction {
-	return []bpf.Instruction{
-		bpf.LoadAbsolute{Off: 6, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ProtoTCP), SkipFalse: 5},
-		bpf.LoadAbsolute{Off: 42, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(port), SkipFalse: 12},
-		bpf.LoadAbsolute{Off: 53, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: uint32(wire.ACK), SkipFalse: 10},
-		bpf.RetConstant{Val: snap},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ProtoICMPv6), SkipFalse: 5},
-		bpf.LoadAbsolute{Off: 40, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv6DestinationUnreachable), SkipTrue: 7},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv6TimeExceeded), SkipTrue: 6},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv6ParameterProblem), SkipTrue: 5},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv6EchoReply), SkipTrue: 4, SkipFalse: 3},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 3},  // hop-by-hop options
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 43, SkipTrue: 2}, // routing
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 60, SkipTrue: 1}, // destination options
-		bpf.RetConstant{Val: 0},
-		bpf.RetConstant{Val: snap},
-	}
 }
 
 // openFrames opens the packet socket of the link layer.
@@ -306,6 +269,7 @@ func (l *liveLink) openFrames() error {
 		return privilege("open packet socket", err)
 	}
 	l.frames = fd
+	enlarge(fd)
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: index}); err != nil {
 		return os.NewSyscallError("bind", err)
 	}

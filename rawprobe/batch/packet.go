@@ -3,6 +3,8 @@ package batch
 import (
 	"encoding/binary"
 
+	"golang.org/x/net/bpf"
+
 	"synprobe/rawprobe"
 	"synprobe/rawprobe/wire"
 )
@@ -154,6 +156,62 @@ func (t *template) patch(frame *[frameLen]byte, p *probe, id uint16, tsval uint3
 	binary.BigEndian.PutUint32(upper[4:], p.seq)
 	binary.BigEndian.PutUint32(upper[28:], tsval)
 	binary.BigEndian.PutUint16(upper[16:], fold(sum+p.tag+halves(p.seq)+halves(tsval)))
+}
+
+// snap is enough of an answer: all headers, and of an ICMP error the quote's
+// own with every option and extension header that occurs.
+const snap = 256
+
+// filter4 passes the TCP segments with an acknowledgement that go to a port,
+// and the ICMP messages that can be answers. Offset 0 is the IP header.
+func filter4(port uint16) []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: 6, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: 14}, // a fragment
+		bpf.LoadMemShift{Off: 0},
+		bpf.LoadAbsolute{Off: 9, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ProtoTCP), SkipFalse: 5},
+		bpf.LoadIndirect{Off: 2, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(port), SkipFalse: 9},
+		bpf.LoadIndirect{Off: 13, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: uint32(wire.ACK), SkipFalse: 7},
+		bpf.RetConstant{Val: snap},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ProtoICMP), SkipFalse: 5},
+		bpf.LoadIndirect{Off: 0, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv4DestinationUnreachable), SkipTrue: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv4TimeExceeded), SkipTrue: 3},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv4ParameterProblem), SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv4EchoReply), SkipTrue: 1},
+		bpf.RetConstant{Val: 0},
+		bpf.RetConstant{Val: snap},
+	}
+}
+
+// filter6 is filter4 for IPv6. What has extension headers passes unseen: it is
+// rare, and the reader walks through them.
+func filter6(port uint16) []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: 6, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ProtoTCP), SkipFalse: 5},
+		bpf.LoadAbsolute{Off: 42, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(port), SkipFalse: 14},
+		bpf.LoadAbsolute{Off: 53, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: uint32(wire.ACK), SkipFalse: 12},
+		bpf.RetConstant{Val: snap},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ProtoICMPv6), SkipFalse: 5},
+		bpf.LoadAbsolute{Off: 40, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv6DestinationUnreachable), SkipTrue: 9},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv6TimeExceeded), SkipTrue: 8},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv6ParameterProblem), SkipTrue: 7},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(wire.ICMPv6EchoReply), SkipTrue: 6, SkipFalse: 5},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 5},  // hop-by-hop options
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 43, SkipTrue: 4}, // routing
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 44, SkipTrue: 3}, // fragment
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 51, SkipTrue: 2}, // authentication
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 60, SkipTrue: 1}, // destination options
+		bpf.RetConstant{Val: 0},
+		bpf.RetConstant{Val: snap},
+	}
 }
 
 // A reader knows by which numbers an answer can be one to this run.

@@ -2,9 +2,11 @@ package batch
 
 import (
 	"net/netip"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/bpf"
 
 	"synprobe/rawprobe"
 	"synprobe/rawprobe/wire"
@@ -165,6 +167,10 @@ func TestAnswers(t *testing.T) {
 				packet []byte
 				want   *answer
 			}{quote(11, 0, 28), with(rawprobe.ICMPError, 11, 0)}
+			cases["parameter problem"] = struct {
+				packet []byte
+				want   *answer
+			}{quote(12, 0, 28), with(rawprobe.ICMPError, 12, 0)}
 			for name, b := range map[string][]byte{"reassembly": quote(11, 1, 28), "too big": quote(3, 4, 28), "source quench": quote(4, 0, 28), "redirect": quote(5, 1, 28)} {
 				cases[name] = struct {
 					packet []byte
@@ -189,6 +195,10 @@ func TestAnswers(t *testing.T) {
 				packet []byte
 				want   *answer
 			}{quote(3, 0, 48), with(rawprobe.ICMPError, 3, 0)}
+			cases["parameter problem"] = struct {
+				packet []byte
+				want   *answer
+			}{quote(4, 1, 48), with(rawprobe.ICMPError, 4, 1)}
 			for name, b := range map[string][]byte{"reassembly": quote(3, 1, 48), "too big": quote(2, 0, 48)} {
 				cases[name] = struct {
 					packet []byte
@@ -204,6 +214,9 @@ func TestAnswers(t *testing.T) {
 		for name, c := range cases {
 			var got answer
 			ok := testReader.parse(c.packet, &got)
+			if c.want != nil && !passes(t, c.packet) {
+				t.Errorf("%s (IPv4 %v): the kernel's filter drops it", name, is4)
+			}
 			if ok != (c.want != nil) {
 				t.Errorf("%s (IPv4 %v): an answer: %v", name, is4, ok)
 			} else if ok && got != *c.want {
@@ -213,8 +226,34 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// What the parser takes for an answer, the careful packet codec takes for one
-// too.
+var (
+	vm4 = sync.OnceValue(func() *bpf.VM { return newVM(filter4(testPort4)) })
+	vm6 = sync.OnceValue(func() *bpf.VM { return newVM(filter6(testPort6)) })
+)
+
+func newVM(filter []bpf.Instruction) *bpf.VM {
+	vm, err := bpf.NewVM(filter)
+	if err != nil {
+		panic(err)
+	}
+	return vm
+}
+
+// passes reports whether the kernel would show us a packet.
+func passes(t *testing.T, b []byte) bool {
+	vm := vm4()
+	if len(b) > 0 && b[0]>>4 == 6 {
+		vm = vm6()
+	}
+	n, err := vm.Run(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n > 0
+}
+
+// What the parser takes for an answer passes the filter, and the careful packet
+// codec takes it for one too.
 func FuzzAnswer(f *testing.F) {
 	for _, to := range []string{"10.77.0.9", "2001:db8:77::9"} {
 		target := netip.MustParseAddr(to)
@@ -230,6 +269,9 @@ func FuzzAnswer(f *testing.F) {
 		var a answer
 		if !testReader.parse(b, &a) {
 			return
+		}
+		if !passes(t, b) {
+			t.Fatalf("the filter drops %+v", a)
 		}
 		ip, err := wire.ParseIP(b)
 		if err != nil {

@@ -35,6 +35,9 @@ func (l *liveLink) survey(s *Space, families [2]bool) error {
 			number = netlink.FAMILY_V6
 		}
 		addrs, err := netlink.AddrList(nil, number)
+		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+			continue // the kernel does not speak this family
+		}
 		if err != nil {
 			return fmt.Errorf("list addresses: %w", err)
 		}
