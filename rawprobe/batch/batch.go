@@ -29,7 +29,9 @@ type Config struct {
 	// Rate is how many packets are sent in a second; 0 means no limit.
 	Rate int
 	// LinkLayer sends Ethernet frames past the IP stack: this machine's own
-	// firewall, address translation and policy routing are then not tested.
+	// firewall, address translation and policy routing are then not tested. All
+	// targets have to be behind one interface, and on its own link no more than
+	// 4096 of them. This machine's own addresses are refused.
 	LinkLayer bool
 	// Interface is the name of the interface to send on; empty leaves it to
 	// the route.
@@ -59,6 +61,8 @@ type Config struct {
 	Shard, Shards int
 	// Progress is called now and then, and at the end; nil is allowed.
 	Progress func(Progress)
+
+	ringBlocks int // 0 is pcap's own number
 }
 
 // A Result is what became of one target. Every target has exactly one.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -426,6 +427,73 @@ func TestInterrupted(t *testing.T) {
 	}
 	if uint64(len(results)) != s.Len() || runs < 2 {
 		t.Errorf("%d results in %d runs, want %d in several", len(results), runs, s.Len())
+	}
+}
+
+// Answers that come while nobody reads, and more of them than the ring holds,
+// are told as lost, and found by the next try.
+func TestLostAnswers(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(0, "10.77.0.0/20").WithLink(1, func(l *netlab.Link) {
+		l.Kind = netlab.Tun
+		l.Wire = &netlab.Impairment{Delay: 200 * time.Millisecond}
+	}))
+	s := mustSpace(t, prefix("10.77.0.0/20", 81))
+	results, later := 0, 0
+	var p Progress
+	err := lab.Node("client").Do(func() (err error) {
+		p, err = Run(t.Context(), s, Config{Rate: 20000, Tries: 5, ringBlocks: 2}, func(r *Result) {
+			if results++; results == 1 {
+				time.Sleep(700 * time.Millisecond)
+			}
+			if r.Kind != rawprobe.Reset {
+				t.Errorf("%+v", r)
+			}
+			if r.Tries > 1 {
+				later++
+			}
+		})
+		return err
+	})
+	if err != nil || p.Drops == 0 || uint64(results) != s.Len() || later == 0 {
+		t.Errorf("%+v, %v; %d results, %d of them from a later try", p, err, results, later)
+	}
+}
+
+// Run gives back what it opened.
+func TestNothingLeft(t *testing.T) {
+	netlab.Require(t)
+	lab := netlab.Start(t, far(1, "10.77.0.0/28", "fd77::/124"))
+	s := mustSpace(t, prefix("10.77.0.0/28", 80), prefix("fd77::/124", 80))
+	open := func() int {
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds)
+	}
+	maps := func() int {
+		b, err := os.ReadFile("/proc/self/maps")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(b), "socket:") // the rings
+	}
+	var fds int
+	for i := range 5 {
+		for _, cfg := range []Config{{}, {LinkLayer: true}, {Interface: "nosuch"}} {
+			probeFrom(t, lab.Node("client"), s, cfg)
+		}
+		if i == 1 { // what the runtime itself keeps open is open by now
+			fds = open()
+		}
+	}
+	if n := open(); n > fds {
+		t.Errorf("%d descriptors, and %d after three more runs", fds, n)
+	}
+	if n := maps(); n > 0 {
+		t.Errorf("%d rings are still there", n)
 	}
 }
 

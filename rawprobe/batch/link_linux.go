@@ -62,8 +62,7 @@ type outgoing struct {
 // A message is struct mmsghdr (sendmmsg(2)).
 type message struct {
 	header unix.Msghdr
-	_      uint32
-	_      [4]byte
+	_      uint32 // how much was sent
 }
 
 // openLink opens all that the run needs, in the network namespace of the
@@ -192,7 +191,7 @@ func (l *liveLink) openFamily(family int) error {
 		l.port6 = uint16(name.(*unix.SockaddrInet6).Port)
 		filter = filter6(l.port6)
 	}
-	ring, err := pcap.OpenRing(pcap.RingConfig{Filter: filter, EtherType: etherType})
+	ring, err := pcap.OpenRing(pcap.RingConfig{Filter: filter, EtherType: etherType, Blocks: l.cfg.ringBlocks})
 	if err != nil {
 		return privilege("open packet ring", err)
 	}
