@@ -46,12 +46,12 @@ type Config struct {
 	// means a second, and 3.5 seconds from the first SYN on: a router that
 	// can't reach a host by ARP takes 3 to say so.
 	Wait time.Duration
-	// Echo sends one ICMP echo request to each host of which a SYN stayed
-	// silent, beside the second SYN. More than 2^24 addresses get none: it
-	// takes a byte of memory for each.
-	Echo bool
-	// Seed chooses the order and the sequence numbers. A run with the seed and
-	// the Position of an interrupted one goes on with it.
+	// NoEcho leaves out the ICMP echo request that otherwise each host gets once
+	// of which a SYN stayed silent, beside the second SYN. More than 2^24
+	// addresses get none either: it takes a byte of memory for each.
+	NoEcho bool
+	// Seed chooses the order. A run with the seed and the Position of an
+	// interrupted one goes on with it. It need not be secret.
 	Seed uint64
 	// Position is how many targets in the order are done already: of this
 	// shard, in a run of the same Space, Seed, Shard and Shards.
@@ -80,7 +80,8 @@ type Result struct {
 	// the second SYN and later ones.
 	RTT   time.Duration
 	Tries int
-	// Refused is why the kernel would not send; then nothing was sent.
+	// Refused is why the kernel would not send; then nothing was sent, and Kind
+	// alone is how this machine's own firewall answered, if it did.
 	Refused rawprobe.Refusal
 	// NoNeighbor says that the next hop, or the target on this machine's own
 	// link, answered no ARP request or neighbour solicitation.
@@ -147,5 +148,7 @@ func Run(ctx context.Context, s *Space, cfg Config, emit func(*Result)) (Progres
 		return Progress{}, err
 	}
 	defer l.close()
-	return newEngine(s, cfg, l, emit).run(ctx)
+	e := newEngine(s, cfg, l, emit)
+	e.key = randomSecret()
+	return e.run(ctx)
 }

@@ -49,7 +49,6 @@ type benchRun struct {
 	Rate      int
 	Tries     int
 	Wait      time.Duration
-	Echo      bool
 }
 
 // A benchResult is what it says about it.
@@ -90,7 +89,7 @@ func benchMain(text string) error {
 	result := benchResult{Kinds: make(map[rawprobe.ReplyKind]int)}
 	counts := [4]int{}
 	result.Progress, err = Run(context.Background(), s, Config{
-		LinkLayer: run.LinkLayer, Rate: run.Rate, Tries: run.Tries, Wait: run.Wait, Echo: run.Echo, Seed: uint64(time.Now().UnixNano()),
+		LinkLayer: run.LinkLayer, Rate: run.Rate, Tries: run.Tries, Wait: run.Wait, NoEcho: true, Seed: uint64(time.Now().UnixNano()),
 	}, func(r *Result) {
 		switch r.Kind {
 		case rawprobe.SynAck:

@@ -35,7 +35,7 @@ func openConnections(s *Space, cfg Config) (*connections, error) {
 	}
 	n := share(s.Len(), shard, every)
 	n -= min(n, cfg.Position)
-	if cfg.Echo {
+	if !cfg.NoEcho {
 		n += min(n, s.Hosts())
 	}
 	if cfg.Rate > 0 {

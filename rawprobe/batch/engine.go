@@ -93,10 +93,12 @@ const (
 	reporting = 100 * time.Millisecond
 )
 
-// A slot's state: how often its SYN was sent, and whether it has its result.
+// A slot's state: how often its SYN was sent, and what else is known of it.
 const (
 	slotTries = 0x1f
-	slotDone  = 0x80
+	slotReset = 0x20 // this machine's own firewall refused it by a reset
+	slotICMP  = 0x40 // or by an ICMP error
+	slotDone  = 0x80 // it has its result
 	maxTries  = slotTries
 )
 
@@ -159,7 +161,7 @@ const (
 func newEngine(s *Space, cfg Config, l link, emit func(*Result)) *engine {
 	e := &engine{
 		link: l, space: s, emit: emit, note: cfg.Progress,
-		order: newOrder(s.Len(), cfg.Seed), key: newSecret(cfg.Seed),
+		order: newOrder(s.Len(), cfg.Seed),
 		tries: cfg.Tries, wait: cfg.Wait, rate: float64(max(cfg.Rate, 0)), every: 1,
 		pending: make([]probe, 0, 2*burst), tags: make([]uint8, 0, 2*burst),
 	}
@@ -186,7 +188,7 @@ func newEngine(s *Space, cfg Config, l link, emit func(*Result)) *engine {
 	}
 	e.mask = size - 1
 	e.state, e.last = allocate(size), allocate32(size)
-	if hosts := s.Hosts(); cfg.Echo && hosts <= maxEchoes {
+	if hosts := s.Hosts(); !cfg.NoEcho && hosts <= maxEchoes {
 		e.echo = allocate(hosts)
 	}
 	return e
@@ -449,8 +451,10 @@ func (e *engine) refused(why rawprobe.Refusal, now time.Time) {
 	switch {
 	case *s&slotTries > 0:
 		return // it was asked before, and may yet answer
-	case why == rawprobe.RefusedByFirewall && try < e.tries:
-		return // the rule may have a limit
+	case why == rawprobe.RefusedByFirewall:
+		// The rule may have a limit, so the other tries come too; and whether it
+		// rejects or drops is still to be seen.
+		return
 	}
 	*s |= slotDone
 	e.tell(p.to, uint16(p.tag), 0)
@@ -489,8 +493,18 @@ func (e *engine) answered(a *answer) {
 	}
 	slot := p & e.mask
 	s := e.state[slot]
-	if s&slotDone != 0 || s&slotTries == 0 {
-		return // told already, or not asked: this machine's own firewall speaks
+	switch {
+	case s&slotDone != 0:
+		return // told already
+	case s&slotTries > 0:
+	case a.kind == rawprobe.Reset:
+		e.state[slot] |= slotReset
+		return // nothing has left: it is this machine's own firewall that speaks
+	case a.kind == rawprobe.ICMPError:
+		e.state[slot] |= slotICMP
+		return
+	default:
+		return
 	}
 	e.state[slot] |= slotDone
 	e.tell(a.to, a.port, int(s&slotTries))
@@ -559,7 +573,17 @@ func (e *engine) finish(now time.Time) {
 			e.state[slot] |= slotDone
 			to, port := e.target(e.final)
 			e.tell(to, port, int(s&slotTries))
-			e.result.NoNeighbor = e.link.dead(to)
+			if s&slotTries > 0 {
+				e.result.NoNeighbor = e.link.dead(to)
+			} else {
+				e.result.Refused = rawprobe.RefusedByFirewall
+			}
+			switch {
+			case s&slotReset != 0:
+				e.result.Kind = rawprobe.Reset
+			case s&slotICMP != 0:
+				e.result.Kind = rawprobe.ICMPError
+			}
 			e.emitResult()
 		}
 		e.final++

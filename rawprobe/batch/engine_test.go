@@ -186,7 +186,7 @@ func TestEveryTargetOnce(t *testing.T) {
 			}
 			return []reply{r}
 		}}
-		o := simulate(t.Context(), t, s, Config{Seed: 1, Echo: true}, f)
+		o := simulate(t.Context(), t, s, Config{Seed: 1}, f)
 		o.complete(t, s)
 		for target, r := range o.results {
 			kind := want(fromNetip(target.Addr()))
@@ -237,7 +237,7 @@ func TestEcho(t *testing.T) {
 			}
 			return nil
 		}}
-		o := simulate(t.Context(), t, s, Config{Echo: true}, f)
+		o := simulate(t.Context(), t, s, Config{}, f)
 		o.complete(t, s)
 		for target, r := range o.results {
 			alive := fromNetip(target.Addr()).lo%2 == 0
@@ -274,7 +274,7 @@ func TestNotBelieved(t *testing.T) {
 			}
 			return replies
 		}
-		o := simulate(t.Context(), t, s, Config{}, f)
+		o := simulate(t.Context(), t, s, Config{NoEcho: true}, f)
 		o.complete(t, s)
 		for target, r := range o.results {
 			want := rawprobe.ReplyKind("")
@@ -320,7 +320,7 @@ func TestDeadNextHop(t *testing.T) {
 func TestNotAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := mustSpace(t, prefix("10.0.0.0/24", 22))
-		key := newSecret(7)
+		key := secret{}
 		f := &fakeNet{}
 		for i := range s.Len() {
 			a, port := s.at(i)
@@ -489,7 +489,7 @@ func TestRate(t *testing.T) {
 			f := &fakeNet{}
 			var times []time.Time
 			f.react = func(probe, int) []reply { times = append(times, time.Now()); return nil }
-			o := simulate(t.Context(), t, s, Config{Rate: rate, Echo: true, Wait: time.Second}, f)
+			o := simulate(t.Context(), t, s, Config{Rate: rate, Wait: time.Second}, f)
 			o.complete(t, s)
 			if int(o.progress.Sent) != len(times) {
 				t.Errorf("rate %d: %d packets told, %d sent", rate, o.progress.Sent, len(times))
@@ -551,7 +551,10 @@ func TestRefused(t *testing.T) {
 		f.refuse = func(p probe) rawprobe.Refusal {
 			calls[p.to]++
 			switch p.to.lo % 6 {
-			case 1:
+			case 1: // and this machine's own reset
+				r := to(p, rawprobe.Reset, 0)
+				r.at = time.Now()
+				f.onWire = append([]reply{r}, f.onWire...)
 				return rawprobe.RefusedByFirewall
 			case 2:
 				return rawprobe.RefusedNoRoute
@@ -567,20 +570,12 @@ func TestRefused(t *testing.T) {
 			return rawprobe.NotRefused
 		}
 		f.react = func(p probe, _ int) []reply { return []reply{to(p, rawprobe.SynAck, time.Millisecond)} }
-		// This machine's own reset for what its firewall rejects.
-		key := newSecret(0)
-		for i := range s.Len() {
-			a, port := s.at(i)
-			if a.lo%6 == 1 {
-				f.onWire = append(f.onWire, reply{at: time.Now().Add(700 * time.Millisecond), answer: answer{kind: rawprobe.Reset, to: a, port: port, seq: uint32(key.of(a, uint32(port)))}})
-			}
-		}
 		o := simulate(t.Context(), t, s, Config{}, f)
 		o.complete(t, s)
 		for target, r := range o.results {
 			a := fromNetip(target.Addr())
 			want := [...]Result{
-				{Kind: rawprobe.SynAck, Tries: 1}, {Refused: rawprobe.RefusedByFirewall}, {Refused: rawprobe.RefusedNoRoute},
+				{Kind: rawprobe.SynAck, Tries: 1}, {Kind: rawprobe.Reset, Refused: rawprobe.RefusedByFirewall}, {Refused: rawprobe.RefusedNoRoute},
 				{NoNeighbor: true}, {Kind: rawprobe.SynAck, Tries: 1}, {Refused: rawprobe.RefusedNoBuffer},
 			}[a.lo%6]
 			got := Result{Kind: r.Kind, Tries: r.Tries, Refused: r.Refused, NoNeighbor: r.NoNeighbor}

@@ -121,7 +121,7 @@ func TestNetworks(t *testing.T) {
 					want["84  echo"] += 1 << 12
 				}
 				s := mustSpace(t, blocks...)
-				f := probeFrom(t, lab.Node("client"), s, Config{Seed: 1, LinkLayer: linkLayer, Wait: time.Second, Echo: true})
+				f := probeFrom(t, lab.Node("client"), s, Config{Seed: 1, LinkLayer: linkLayer, Wait: time.Second})
 				if f.err != nil {
 					t.Fatal(f.err)
 				}
@@ -255,12 +255,19 @@ func TestOwnRefusals(t *testing.T) {
 	client := lab.Node("client")
 	s := mustSpace(t, prefix("10.77.0.0/26", 80), prefix("10.77.0.0/28", 81, 82, 83), prefix("172.31.0.0/28", 80))
 	client.DelRoute("default")
-	f := probeFrom(t, client, s, Config{Wait: time.Second})
+	for _, tries := range []int{1, 3} {
+		refusals(t, client, s, tries)
+	}
+}
+
+func refusals(t *testing.T, client *netlab.Machine, s *Space, tries int) {
+	t.Helper()
+	f := probeFrom(t, client, s, Config{Wait: time.Second, Tries: tries, NoEcho: true})
 	if f.err != nil {
 		t.Fatal(f.err)
 	}
 	want := map[string]int{
-		"80 syn-ack": 16, "81  refused: not-permitted": 16, "82  refused: not-permitted": 16, "83  refused: not-permitted": 16,
+		"80 syn-ack": 16, "81  refused: not-permitted": 16, "82 reset refused: not-permitted": 16, "83 icmp-error 0/0 refused: not-permitted": 16,
 		"80  refused: unreachable": 16, "80  refused: prohibit": 16, "80  refused: blackhole": 16, "80  refused: no-route": 16,
 	}
 	if got := f.count(); !same(got, want) {
@@ -364,7 +371,7 @@ func TestBadLine(t *testing.T) {
 	}))
 	s := mustSpace(t, prefix("10.77.0.0/22", 80, 81), prefix("fd77::/122", 80, 81))
 	// Six tries all lost: one in 10^8 for each target.
-	f := probeFrom(t, lab.Node("client"), s, Config{Tries: 6, Rate: 20000})
+	f := probeFrom(t, lab.Node("client"), s, Config{Tries: 6, Rate: 20000, NoEcho: true})
 	want := map[string]int{"80 syn-ack": 1<<10 + 1<<6, "81 reset": 1<<10 + 1<<6}
 	if got := f.count(); f.err != nil || !same(got, want) {
 		t.Fatalf("got %v, want %v (%+v), %v", got, want, f.progress, f.err)

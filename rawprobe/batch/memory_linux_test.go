@@ -44,7 +44,7 @@ func TestMemory(t *testing.T) {
 			return nil
 		}}}
 		var done, answers uint64
-		p, err := newEngine(s, Config{Echo: true, Seed: 11, Tries: 1}, f, func(r *Result) {
+		p, err := newEngine(s, Config{Seed: 11, Tries: 1}, f, func(r *Result) {
 			done++
 			if r.Kind != "" {
 				answers++

@@ -1,6 +1,10 @@
 package batch
 
-import "math/bits"
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"math/bits"
+)
 
 // An order is a permutation of the numbers below n: the order in which targets
 // are taken, so that no router and no host gets all of its SYNs at once. It
@@ -82,9 +86,11 @@ func splitmix(state *uint64) uint64 {
 // probe can know of it is a keyed hash of where the probe went.
 type secret struct{ k0, k1 uint64 }
 
-func newSecret(seed uint64) secret {
-	seed = ^seed // not the numbers of the order
-	return secret{splitmix(&seed), splitmix(&seed)}
+// randomSecret is nobody's to guess, whoever knows the targets and the order.
+func randomSecret() secret {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // it never fails: see crypto/rand
+	return secret{binary.NativeEndian.Uint64(b[:8]), binary.NativeEndian.Uint64(b[8:])}
 }
 
 // Whatever is hashed beside an address: a TCP port, or an echo, which has none.

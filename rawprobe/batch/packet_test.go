@@ -305,7 +305,7 @@ func BenchmarkBuild(b *testing.B) {
 	t := newTemplate(w, false, false, testPort4, [6]byte{})
 	frame := t.frame
 	s := mustSpace(b, prefix("10.0.0.0/12", 80))
-	o, key := newOrder(s.Len(), 1), newSecret(1)
+	o, key := newOrder(s.Len(), 1), secret{1, 2}
 	i := uint64(0)
 	b.ReportAllocs()
 	for b.Loop() {
