@@ -31,7 +31,7 @@ type Config struct {
 	// LinkLayer sends Ethernet frames past the IP stack: this machine's own
 	// firewall, address translation and policy routing are then not tested. All
 	// targets have to be behind one interface, and on its own link no more than
-	// 4096 of them. This machine's own addresses are refused.
+	// 65536 of them. This machine's own addresses are refused.
 	LinkLayer bool
 	// Interface is the name of the interface to send on; empty leaves it to
 	// the route.
@@ -143,7 +143,7 @@ func Run(ctx context.Context, s *Space, cfg Config, emit func(*Result)) (Progres
 	if t, ok := s.Twice(); ok {
 		return Progress{}, fmt.Errorf("%s: %w", t, ErrTwice)
 	}
-	l, err := openLink(s, cfg)
+	l, err := openLink(ctx, s, cfg)
 	if err != nil {
 		return Progress{}, err
 	}

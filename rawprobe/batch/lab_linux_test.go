@@ -215,6 +215,34 @@ func TestOwnNetwork(t *testing.T) {
 	}
 }
 
+// An interrupt while thousands of hosts of the link are being asked for: they
+// are left to the next run.
+func TestInterruptedEarly(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, netlab.Chain(0).WithLink(1, func(l *netlab.Link) {
+		l.Ends[0].Addrs = []netip.Prefix{netip.MustParsePrefix("10.9.0.1/16")}
+	}))
+	s := mustSpace(t, prefix("10.9.0.0/17", 80))
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	err := lab.Node("client").Do(func() error {
+		begin := time.Now()
+		p, err := Run(ctx, s, Config{Position: 5}, func(r *Result) { t.Errorf("%+v", r) })
+		if p.Position != 5 || p.Done != 5 || p.Finished || p.Sent != 0 {
+			t.Errorf("%+v", p)
+		}
+		// All of them take 20 seconds.
+		if took := time.Since(begin); took > 10*time.Second {
+			t.Errorf("took %v", took)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // A dead gateway is told for all that lies behind it.
 func TestDeadGateway(t *testing.T) {
 	netlab.Require(t)

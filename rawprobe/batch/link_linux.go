@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -67,17 +68,17 @@ type message struct {
 
 // openLink opens all that the run needs, in the network namespace of the
 // calling thread, which is the run's from then on.
-func openLink(s *Space, cfg Config) (*liveLink, error) {
+func openLink(ctx context.Context, s *Space, cfg Config) (*liveLink, error) {
 	runtime.LockOSThread()
 	l := &liveLink{cfg: cfg, raw: [2]int{-1, -1}, hold: [2]int{-1, -1}, frames: -1, own: make(map[addr]bool), out: new(outgoing)}
-	if err := l.open(s); err != nil {
+	if err := l.open(ctx, s); err != nil {
 		l.close()
 		return nil, err
 	}
 	return l, nil
 }
 
-func (l *liveLink) open(s *Space) error {
+func (l *liveLink) open(ctx context.Context, s *Space) error {
 	families := s.families()
 	if cfg := l.cfg; cfg.Interface != "" {
 		ifi, err := net.InterfaceByName(cfg.Interface)
@@ -108,7 +109,7 @@ func (l *liveLink) open(s *Space) error {
 			return err
 		}
 	}
-	if err := l.meetNeighbors(); err != nil {
+	if err := l.meetNeighbors(ctx); err != nil {
 		return err
 	}
 	if l.cfg.LinkLayer {

@@ -2,11 +2,14 @@
 
 package batch
 
-import "errors"
+import (
+	"context"
+	"errors"
+)
 
 // liveLink does not exist here: raw sockets and the ring are Linux's.
 type liveLink struct{ link }
 
 func (*liveLink) close() {}
 
-func openLink(*Space, Config) (*liveLink, error) { return nil, errors.ErrUnsupported }
+func openLink(context.Context, *Space, Config) (*liveLink, error) { return nil, errors.ErrUnsupported }

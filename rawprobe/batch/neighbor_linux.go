@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -34,8 +35,8 @@ type question struct {
 
 // ask asks for link-layer addresses by ARP requests and neighbour solicitations
 // of our own, at a rate in packets a second, and puts them into found. Those
-// that did not answer are missing there.
-func (q *question) ask(ifi *net.Interface, rate int, found map[addr][6]byte) error {
+// that did not answer are missing there. Where ctx ends it returns at once.
+func (q *question) ask(ctx context.Context, ifi *net.Interface, rate int, found map[addr][6]byte) error {
 	missing := make(map[addr]bool, len(q.hops))
 	for hop := range q.hops {
 		missing[hop] = true
@@ -86,15 +87,18 @@ func (q *question) ask(ifi *net.Interface, rate int, found map[addr][6]byte) err
 		}
 		return nil
 	}
-	const together = 10
+	together := max(1, rate/100) // in 10 ms
 	for range asks {
 		left := slices.Collect(maps.Keys(missing))
 		for i, hop := range left {
+			if ctx.Err() != nil {
+				return nil
+			}
 			if err := askFor(tap, ifi.Index, mac, q.source[hop.is4()].netip(), hop.netip()); err != nil && refusedFrame(err) {
 				return fmt.Errorf("ask for %s: %w", hop.netip(), err)
 			}
 			if i%together == together-1 {
-				if err := listen(together * time.Second / time.Duration(rate)); err != nil {
+				if err := listen(time.Duration(together) * time.Second / time.Duration(rate)); err != nil {
 					return err
 				}
 			}

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -209,13 +210,13 @@ func parseWay(b []byte) (way, error) {
 // link-layer address before the run begins. The kernel's own table is no help
 // there: it has room for 1024 (net.ipv4.neigh.default.gc_thresh3), and while
 // it waits for one that is dead it says so for a few packets only.
-const maxOnLink = 4096
+const maxOnLink = 1 << 16
 
 // meetNeighbors asks next hops for their link-layer addresses: gateways, and
 // targets on our own links if they are not too many. One that answers no request
 // is dead, whatever the kernel's table still has: it trusts an entry for 8
 // seconds and more (field: net/core/neighbour.c).
-func (l *liveLink) meetNeighbors() error {
+func (l *liveLink) meetNeighbors(ctx context.Context) error {
 	asked := make(map[int]*question) // by interface
 	ask := func(w *way, hop addr) {
 		q := asked[w.index]
@@ -266,7 +267,7 @@ func (l *liveLink) meetNeighbors() error {
 		if err != nil {
 			return fmt.Errorf("interface %d: %w", index, err)
 		}
-		if err := q.ask(ifi, l.cfg.Rate, l.onLink); err != nil {
+		if err := q.ask(ctx, ifi, l.cfg.Rate, l.onLink); err != nil {
 			return err
 		}
 	}
