@@ -1,5 +1,7 @@
 # make                build bin/synprobe, one static binary
-# make test           all tests; as root with the lab, else without
+# make demo           as root: what synprobe says about each kind of fault
+# make test           all tests; as root with the lab, else as much of it as a
+#                     user namespace can hold
 # make race           the same under the race detector, where there is a C compiler
 # make fuzz           every fuzz target for FUZZTIME each
 # make lint           gofmt, go vet, staticcheck
@@ -31,13 +33,21 @@ FUZZTIME ?= 60s
 RACEFLAGS ?=
 CROSS     = linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: build test race fuzz bench lint cross clean
+.PHONY: build demo test race fuzz bench lint cross clean
 
 build:
 	$(GO) build -trimpath -buildvcs=$(BUILDVCS) -o bin/synprobe ./cmd/synprobe
 
+# What sudo has built belongs to who asked.
+demo:
+	@$(if $(ROOT),,echo "make demo: needs root, to build networks of its own: sudo make demo" >&2; exit 1)
+	@$(MAKE) --no-print-directory build
+	$(GO) build -trimpath -buildvcs=$(BUILDVCS) -o bin/demo ./cmd/demo
+	@$(if $(SUDO_UID),chown "$(SUDO_UID):$(SUDO_GID)" bin bin/synprobe bin/demo)
+	@bin/demo
+
 test:
-	@$(if $(ROOT),,echo "make test: not root: tests that need a network namespace may skip; as root all of them run")
+	@$(if $(ROOT),,echo "make test: not root: networks are built in a user namespace, and a few tests skip; where there may be none, all that need one; as root all of them run")
 	LAB=$(LAB) $(GO) test $(TESTFLAGS) ./...
 
 race:

@@ -341,11 +341,12 @@ func (r *Run) aboutNeighbor(a *Reply) bool {
 }
 
 // pending reports whether an answer of the subject's that only the tap has seen
-// may still reach a socket.
+// may still reach a socket. A bare ACK is no such answer: its delivery is not
+// looked for.
 func (r *Run) pending(now time.Time) bool {
 	for i := range r.obs.Replies {
 		a := &r.obs.Replies[i]
-		if r.obs.Sent[a.Probe].Kind == Subject && !a.Delivered && !r.expected(a) && now.Sub(a.seen) < deliverPatience {
+		if r.obs.Sent[a.Probe].Kind == Subject && a.Kind != OldAck && !a.Delivered && !r.expected(a) && now.Sub(a.seen) < deliverPatience {
 			return true
 		}
 	}
@@ -518,10 +519,15 @@ func (o *Observations) SilenceByChance() float64 {
 	return math.Pow(loss, float64(subjects))
 }
 
-// MaxRTT is the longest round trip seen. What a router says after it has
-// searched for the host, or the host after it has waited for a fragment, took
-// its time elsewhere; and a SYN-ACK may be the host's second, a second after
-// one that was lost, so that it counts only where nothing else does.
+// longestRTT is what a round trip takes at most: five times that by way of a
+// satellite and back, with a line full of queues. Somebody who holds answers
+// back must not make us wait for ever.
+const longestRTT = 10 * time.Second
+
+// MaxRTT is the longest round trip seen, and 10 seconds at most. What a router
+// says after it has searched for the host, or the host after it has waited for a
+// fragment, took its time elsewhere; and a SYN-ACK may be the host's second, a
+// second after one that was lost, so that it counts only where nothing else does.
 func (o *Observations) MaxRTT() time.Duration {
 	var rtt, synAck time.Duration
 	for i := range o.Replies {
@@ -535,9 +541,9 @@ func (o *Observations) MaxRTT() time.Duration {
 		}
 	}
 	if rtt == 0 {
-		return synAck
+		rtt = synAck
 	}
-	return rtt
+	return min(rtt, longestRTT)
 }
 
 func earliest(a, b time.Time) time.Time {

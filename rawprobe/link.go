@@ -21,16 +21,17 @@ type Link interface {
 	// Hold reserves a TCP source port with a bound, unconnected socket, so
 	// that no connection of this machine uses it during the run. Port 0 asks
 	// for a free one. The kernel answers what reaches such a port as a closed
-	// one.
+	// one. A *SendError says that the source address, which an earlier call
+	// could use, is gone, which is an observation.
 	Hold(src netip.AddrPort) (netip.AddrPort, error)
 
 	// Watch starts the tap. Events carries what it sees from then on.
 	Watch(pcap.Interest) error
 
 	// Send hands one whole IP packet to the IP stack, or, where via is not
-	// nil, to that next hop on the link layer. A *SendError says that the
-	// kernel refused it, which is an observation; any other error ends the
-	// run.
+	// nil, to that next hop on the link layer. It asks a few times where there
+	// is no room for the packet at the moment. A *SendError says that the kernel
+	// refused it, which is an observation; any other error ends the run.
 	Send(packet []byte, m *Machine, via *[6]byte) error
 
 	// Ask sends one ARP request or neighbour solicitation for the next hop of
@@ -43,7 +44,7 @@ type Link interface {
 	Err() error
 
 	// Final fills in what is known best at the end: the neighbour's state, the
-	// connection table, the tap's counters.
+	// connection table, what has changed since Survey, the tap's counters.
 	Final(m *Machine, target netip.Addr) TapStats
 
 	// Close gives everything back and waits until nothing of it runs.
@@ -68,10 +69,15 @@ type Event struct {
 
 	Direction pcap.Direction
 	Interface int
-	Loopback  bool // Interface is a loopback interface
-	ARP       bool // Data is an ARP message
+	// Hardware is the sender's link-layer address, zeros where there is none.
+	Hardware [6]byte
+	Loopback bool // Interface is a loopback interface
+	ARP      bool // Data is an ARP message
 	// ChecksumPartial says that the transport checksum is not filled in yet.
 	ChecksumPartial bool
+	// Cut says that the packet was longer, and that Data is what the tap kept of
+	// it.
+	Cut bool
 }
 
 // SendError is the kernel's refusal to send a packet.
@@ -127,4 +133,7 @@ type LinkConfig struct {
 	Interface string
 	// IPv6 selects the family of the sockets.
 	IPv6 bool
+	// Opened, where not nil, is called by Watch, once the Link has all sockets
+	// that it will ever need a capability for. An error is Watch's.
+	Opened func() error
 }

@@ -25,7 +25,12 @@ type link struct {
 	bind *net.Interface // of cfg.Interface
 	send int            // raw IP socket, or -1
 	hold []int          // sockets that keep source ports
-	// frames is a packet socket to send past the IP stack, or -1.
+	// flow is that of the last Survey, and bound the index of the interface
+	// that it had to leave by, or 0.
+	flow  Flow
+	bound int
+	// frames is a packet socket to send past the IP stack, or -1 where the
+	// route does not ask for that.
 	frames int
 
 	tap     *pcap.Listener
@@ -137,6 +142,9 @@ func (l *link) Hold(src netip.AddrPort) (netip.AddrPort, error) {
 		return src, fmt.Errorf("source port %d: %w", src.Port(), ErrPortInUse)
 	case errors.Is(err, unix.EACCES):
 		return src, fmt.Errorf("source port %d: %w", src.Port(), ErrPortReserved)
+	case err != nil && len(l.hold) > 1:
+		// EADDRNOTAVAIL, or ENODEV and EINVAL for a zone: it was there before.
+		return src, &SendError{Reason: RefusedNoAddress, Err: err}
 	case err != nil:
 		return src, os.NewSyscallError("bind", err)
 	}
@@ -147,7 +155,10 @@ func (l *link) Hold(src netip.AddrPort) (netip.AddrPort, error) {
 	// The route lookup of the sender knows its source from the socket, not
 	// from our header (net/ipv4/raw.c, net/ipv6/raw.c).
 	bind, _ := sockaddr(netip.AddrPortFrom(src.Addr(), 0))
-	if err := unix.Bind(l.send, bind); err != nil {
+	switch err := unix.Bind(l.send, bind); {
+	case err != nil && len(l.hold) > 1:
+		return src, &SendError{Reason: RefusedNoAddress, Err: err}
+	case err != nil:
 		return src, os.NewSyscallError("bind raw socket", err)
 	}
 	switch name := name.(type) {
@@ -186,6 +197,11 @@ func (l *link) Watch(interest pcap.Interest) error {
 	if err := l.openCopies(interest); err != nil {
 		return err
 	}
+	if l.cfg.Opened != nil {
+		if err := l.cfg.Opened(); err != nil {
+			return err
+		}
+	}
 	var copies sync.WaitGroup
 	for i, c := range l.copies {
 		copies.Go(func() { l.readCopies(c, i == icmpCopies) })
@@ -215,11 +231,12 @@ const (
 // filter (net/ipv4/ip_input.c, ip_protocol_deliver_rcu), the tap before.
 func (l *link) openCopies(interest pcap.Interest) error {
 	filters := [][]bpf.Instruction{tcpCopies: interest.Filter(), icmpCopies: interest.Filter()}
-	networks, address := []string{tcpCopies: "ip4:tcp", icmpCopies: "ip4:icmp"}, "0.0.0.0"
+	// By number: a name would be looked up in /etc/protocols.
+	networks, address := []string{tcpCopies: "ip4:6", icmpCopies: "ip4:1"}, "0.0.0.0"
 	if l.cfg.IPv6 {
 		// IPv6 raw sockets, and their filters, start behind the IP header.
 		filters = [][]bpf.Instruction{tcpCopies: ackFilter(interest.ISN + 1), icmpCopies: icmp6ErrorFilter()}
-		networks, address = []string{tcpCopies: "ip6:tcp", icmpCopies: "ip6:ipv6-icmp"}, "::"
+		networks, address = []string{tcpCopies: "ip6:6", icmpCopies: "ip6:58"}, "::"
 	}
 	for i, network := range networks {
 		raw, err := bpf.Assemble(filters[i])
@@ -288,10 +305,14 @@ func (l *link) readTap() error {
 			}
 			return err
 		}
+		var hardware [6]byte
+		if p.LinkAddrLen == len(hardware) {
+			hardware = [6]byte(p.LinkAddr[:])
+		}
 		l.emit(Event{
-			Data: append([]byte(nil), p.Data...), Time: p.Time,
+			Data: append([]byte(nil), p.Data...), Time: p.Time, Hardware: hardware,
 			Direction: p.Direction, Interface: p.Interface, Loopback: l.loops[p.Interface],
-			ARP: p.EtherType == pcap.EtherTypeARP, ChecksumPartial: p.ChecksumPartial, Unstamped: !p.Stamped,
+			ARP: p.EtherType == pcap.EtherTypeARP, ChecksumPartial: p.ChecksumPartial, Unstamped: !p.Stamped, Cut: p.Length > len(p.Data),
 		})
 	}
 }
@@ -355,7 +376,47 @@ func (l *link) Send(packet []byte, m *Machine, via *[6]byte) error {
 		dst = dst.WithZone(m.Interface.Name)
 	}
 	sa, _ := sockaddr(netip.AddrPortFrom(dst, 0))
-	return refusal(unix.Sendto(l.send, packet, 0, sa))
+	return refusal(patiently(func() error { return unix.Sendto(l.send, packet, 0, sa) }))
+}
+
+// openFrames opens the socket of sendLinkLayer. The tap is not shown what its own
+// socket sends (net/core/dev.c, skb_loop_sk), and that the probe left must be
+// seen. Protocol 0: nothing is ever queued on it.
+func (l *link) openFrames() error {
+	if l.frames >= 0 {
+		return nil
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return privilege("open packet socket", err)
+	}
+	l.frames = fd
+	return nil
+}
+
+// A send that finds no room is tried again after these pauses: a queue at the
+// rate of a slow link gets some packets out by then. What still has no room then
+// is an observation. Together they are short enough not to hold up a run that is
+// always refused.
+var roomPauses = []time.Duration{time.Millisecond, 2 * time.Millisecond, 4 * time.Millisecond}
+
+// patiently calls send again where there was no room for the packet: a full
+// queue (ENOBUFS), a full socket buffer (EAGAIN) or no memory. The kernel has
+// dropped it then.
+func patiently(send func() error) error {
+	err := send()
+	for _, pause := range roomPauses {
+		if !noRoom(err) {
+			break
+		}
+		time.Sleep(pause)
+		err = send()
+	}
+	return err
+}
+
+func noRoom(err error) bool {
+	return errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOMEM)
 }
 
 // sendLinkLayer hands a packet to a next hop that the IP stack would not have
@@ -365,23 +426,13 @@ func (l *link) sendLinkLayer(packet []byte, m *Machine, to [6]byte) error {
 	if packet[0]>>4 == 6 {
 		proto = unix.ETH_P_IPV6
 	}
-	if l.frames < 0 {
-		// The tap is not shown what its own socket sends (net/core/dev.c,
-		// skb_loop_sk), and that the probe left must be seen. Protocol 0: nothing
-		// is ever queued on it.
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
-			return privilege("open packet socket", err)
-		}
-		l.frames = fd
-	}
 	sa := &unix.SockaddrLinklayer{Protocol: proto<<8 | proto>>8, Ifindex: m.Interface.Index, Halen: 6}
 	copy(sa.Addr[:], to[:])
-	return refusal(unix.Sendto(l.frames, packet, 0, sa))
+	return refusal(patiently(func() error { return unix.Sendto(l.frames, packet, 0, sa) }))
 }
 
 func (l *link) sendFrame(packet []byte, m *Machine, proto uint16, to [6]byte) error {
-	return refusal(l.tap.Send(m.Interface.Index, proto, to, packet))
+	return refusal(patiently(func() error { return l.tap.Send(m.Interface.Index, proto, to, packet) }))
 }
 
 // refusal turns the error of a send into an observation.

@@ -7,6 +7,3 @@ import "errors"
 // OpenLink answers errors.ErrUnsupported: the raw sockets and the tap that a
 // live run needs are Linux's.
 func OpenLink(LinkConfig) (Link, error) { return nil, errors.ErrUnsupported }
-
-// PrivilegeHint has nothing to explain here.
-func PrivilegeHint() string { return "" }

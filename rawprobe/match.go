@@ -37,37 +37,89 @@ const duplicateWindow = 2 * time.Millisecond
 // that, unless somebody floods us with copies.
 const maxReplies = 2048
 
-// handle takes in one packet.
+// maxCopies bounds how often one answer is recorded. A host repeats its SYN-ACK
+// five times (net.ipv4.tcp_synack_retries), and answers that name no probe are
+// booked under one; more is a loop, or a flood, which must not crowd out what
+// has not come yet.
+const maxCopies = 32
+
+// A copyKey is what the copies of an answer have in common.
+type copyKey struct {
+	probe     int
+	kind      ReplyKind
+	from      netip.Addr
+	typ, code int
+}
+
+// handle takes in one packet, and tells who watches.
 func (r *Run) handle(ev Event, now time.Time) {
-	switch {
-	case ev.Delivered:
+	if ev.Delivered {
 		r.delivered(ev)
+		return
+	}
+	r.packets++
+	r.tell(r.judge(ev, now))
+}
+
+// tell shows a packet, and what it was, to who watches.
+func (r *Run) tell(s Seen) {
+	if r.opt.Watch != nil {
+		r.opt.Watch(s)
+	}
+}
+
+// judge finds out what a packet is, and records it.
+func (r *Run) judge(ev Event, now time.Time) Seen {
+	s := Seen{Event: ev, Number: r.packets, What: Stranger}
+	switch {
 	case ev.ARP:
-		r.arp(ev)
+		s.What = r.arp(ev)
 	case ev.Direction == pcap.Outgoing || ev.Direction == pcap.Incoming:
 		ip, err := wire.ParseIP(ev.Data)
 		if err != nil || ip.FragmentOffset != 0 {
 			r.obs.Ignored.Malformed++
-			return
+			s.What = Malformed
+			return s
 		}
 		if ev.Direction == pcap.Outgoing {
-			r.departed(ev, &ip)
-			return
+			var at int
+			if s.What, at = r.departed(ev, &ip); at >= 0 {
+				s.Probe = r.obs.Sent[at]
+			}
+			return s
 		}
-		// The IP stack discards what was damaged on the way. Checksums are
-		// not yet filled in on loopback, veth and other virtual links.
-		if valid, checked := ip.VerifyPayload(); checked && !valid && !ev.ChecksumPartial {
+		valid, checked := ip.VerifyPayload()
+		misfit := checked && !valid
+		if misfit && ev.ChecksumPartial != partialChecksum(ev.Data) && len(r.obs.odd) < maxReplies {
+			r.obs.odd = append(r.obs.odd, r.packets)
+		}
+		if damaged(&ev, &ip, misfit) {
 			r.obs.Ignored.Malformed++
-			return
+			s.What = Malformed
+			return s
 		}
-		r.arrived(ev, &ip, now)
+		if s.What = r.arrived(ev, &ip, now); s.What == Answer {
+			s.Reply = r.obs.Replies[len(r.obs.Replies)-1]
+			s.Probe = r.obs.Sent[s.Reply.Probe]
+		}
 	}
+	return s
 }
 
-// departed records the proof that a probe of ours left this machine.
-func (r *Run) departed(ev Event, ip *wire.IP) {
+// damaged reports whether the IP stack discards a packet that came in: what was
+// damaged on the way, and what ends before it should (net/ipv4/ip_input.c,
+// ip_rcv_core). Of a fragment that can't be told, and no answer to a probe is
+// long enough to be one. Transport checksums are not yet filled in on loopback,
+// veth and other virtual links: that they misfit is then no damage.
+func damaged(ev *Event, ip *wire.IP, misfit bool) bool {
+	return !ip.ChecksumOK || ip.Truncated && !ev.Cut || ip.MoreFragments || misfit && !ev.ChecksumPartial
+}
+
+// departed records the proof that a probe of ours left this machine. It returns
+// what the packet was, and the index of the probe, or -1.
+func (r *Run) departed(ev Event, ip *wire.IP) (What, int) {
 	var (
-		s     *Sent
+		at    = -1 // in Sent
 		st    *stream
 		flow  Flow
 		outID uint16
@@ -76,7 +128,7 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 	case wire.ProtoTCP:
 		tcp, err := wire.ParseTCP(ip.Payload)
 		if err != nil {
-			return
+			return Stranger, -1
 		}
 		flow = Flow{netip.AddrPortFrom(ip.Src, tcp.SrcPort), netip.AddrPortFrom(ip.Dst, tcp.DstPort)}
 		if tcp.Flags.Has(wire.RST) {
@@ -84,22 +136,23 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 				if st.kind == Subject && tcp.Seq == st.isn+1 && (flow == st.flow || flow == st.out) {
 					r.obs.OwnResets++
 					r.passed(st)
+					return OwnReset, -1
 				}
 			}
-			return
+			return Stranger, -1
 		}
 		for _, c := range r.streams {
 			switch {
 			case c.t.proto != wire.ProtoTCP:
 				continue
 			case c.kind == ControlACK:
-				s = r.probe(c, func(s *Sent) bool { return tcp.Flags == wire.ACK && s.Seq == tcp.Seq && s.Ack == tcp.Ack })
+				at = r.probe(c, func(s *Sent) bool { return tcp.Flags == wire.ACK && s.Seq == tcp.Seq && s.Ack == tcp.Ack })
 			default:
-				s = r.probe(c, func(s *Sent) bool {
+				at = r.probe(c, func(s *Sent) bool {
 					return tcp.Flags == wire.SYN && s.Seq == tcp.Seq && tcp.Options.HasTimestamps && s.TSval == tcp.Options.TSval
 				})
 			}
-			if s != nil {
+			if at >= 0 {
 				st = c
 				break
 			}
@@ -107,11 +160,11 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 	case wire.ProtoUDP:
 		udp, err := wire.ParseUDP(ip.Payload)
 		if err != nil {
-			return
+			return Stranger, -1
 		}
 		flow = Flow{netip.AddrPortFrom(ip.Src, udp.SrcPort), netip.AddrPortFrom(ip.Dst, udp.DstPort)}
 		for _, c := range r.streams {
-			if s = r.probe(c, func(s *Sent) bool { return s.Kind == ControlUDP && s.Flow.Dst.Port() == udp.DstPort }); s != nil {
+			if at = r.probe(c, func(s *Sent) bool { return s.Kind == ControlUDP && s.Flow.Dst.Port() == udp.DstPort }); at >= 0 {
 				st = c
 				break
 			}
@@ -119,27 +172,29 @@ func (r *Run) departed(ev Event, ip *wire.IP) {
 	case wire.ProtoICMP, wire.ProtoICMPv6:
 		m, err := parseICMP(ip)
 		if err != nil || !m.IsEchoRequest() {
-			return
+			return Stranger, -1
 		}
 		flow = Flow{netip.AddrPortFrom(ip.Src, 0), netip.AddrPortFrom(ip.Dst, 0)}
 		outID = m.ID
 		for _, c := range r.streams {
 			if c.kind == Echo && hasCookie(m.Body, c.cookie) {
 				st = c
-				s = r.probe(st, func(s *Sent) bool { return uint16(s.Seq) == m.Seq })
+				at = r.probe(st, func(s *Sent) bool { return uint16(s.Seq) == m.Seq })
 			}
 		}
 	}
-	if s == nil {
-		return
+	if at < 0 {
+		return Stranger, -1
 	}
+	s := &r.obs.Sent[at]
 	// A packet may leave through several interfaces, one stacked on the other.
 	// The one that the route names is the one whose times count.
 	if s.Departed != nil && (s.Departed.Interface == r.obs.Machine.Route.Interface || ev.Interface != r.obs.Machine.Route.Interface) {
-		return
+		return ProbeAgain, at
 	}
-	s.Departed = &Departure{Time: ev.Time, Unstamped: ev.Unstamped, Interface: ev.Interface, Flow: flow, EchoID: outID}
+	s.Departed = &Departure{Time: ev.Time, Unstamped: ev.Unstamped, Interface: ev.Interface, Flow: flow, EchoID: outID, number: r.packets}
 	st.out, st.outID = flow, outID
+	return ProbeLeft, at
 }
 
 // coarse is the part of a round trip by which its bounds may be apart where the
@@ -202,10 +257,10 @@ func (r *Run) passed(st *stream) {
 
 // arrived judges a packet that came in, and records it where one of our probes
 // provoked it.
-func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
+func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) What {
 	reply := Reply{
 		Time: ev.Time, From: ip.Src, TTL: int(ip.TTL),
-		Interface: ev.Interface, Loopback: ev.Loopback, seen: now,
+		Interface: ev.Interface, Loopback: ev.Loopback, seen: now, number: r.packets, unstamped: ev.Unstamped,
 	}
 	var st *stream
 	var key deliveryKey
@@ -214,13 +269,13 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 		tcp, err := wire.ParseTCP(ip.Payload)
 		if err != nil {
 			r.obs.Ignored.Malformed++
-			return
+			return Malformed
 		}
 		if tcp.Flags.Has(wire.SYN) && !tcp.Flags.Has(wire.ACK) {
-			return // our own SYN, on its way into this machine
+			return OwnReturn // our own SYN, on its way into this machine
 		}
 		if tcp.Flags.Has(wire.RST) && !tcp.Flags.Has(wire.ACK) && r.ownSequence(tcp.Seq) {
-			return // our kernel's reset, on its way into this machine
+			return OwnReturn // our kernel's reset, on its way into this machine
 		}
 		st = r.answer(ip, &tcp, &reply)
 		key = tcpDelivery(&tcp)
@@ -228,49 +283,59 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 		m, err := parseICMP(ip)
 		if err != nil {
 			r.obs.Ignored.Malformed++
-			return
+			return Malformed
 		}
 		switch {
 		case m.IsEchoRequest():
-			return // our own, on loopback, or somebody else's
+			return Stranger // our own, on loopback, or somebody else's
 		case m.IsEchoReply():
 			st = r.echoed(ip, &m, &reply)
 		case m.IsError():
 			var malformed bool
 			if st, malformed = r.refused(&m, &reply); malformed {
 				r.obs.Ignored.Malformed++
-				return
+				return Malformed
 			}
 			key = icmpDelivery(&m)
 		case m.HasQuote():
 			r.obs.Ignored.Advice++
-			return
+			return Advice
 		default:
 			if n, err := wire.ParseNeighbor(m); err == nil {
-				r.neighbor(ev, ip, n)
+				return r.neighbor(ev, ip, n)
 			}
-			return
+			return Stranger
 		}
 	default:
-		return
+		return Stranger
 	}
 	if st == nil {
 		r.obs.Ignored.Unprovoked++
-		return
+		return Unprovoked
 	}
 	if !ev.Unstamped {
 		reply.RTT = r.obs.Sent[reply.Probe].roundTrip(reply.Time)
 	}
 	for i := len(r.obs.Replies) - 1; i >= 0; i-- {
 		old := &r.obs.Replies[i]
-		if now.Sub(old.seen) > duplicateWindow {
+		// By the kernel's stamps: however late they are read, a capture
+		// tells the same.
+		if reply.Time.Sub(old.Time).Abs() > duplicateWindow {
 			break
 		}
 		if old.Kind == reply.Kind && old.Probe == reply.Probe && old.From == reply.From &&
 			old.TTL == reply.TTL && old.Type == reply.Type && old.Code == reply.Code {
 			r.obs.Ignored.Duplicates++
-			return
+			return Duplicate
 		}
+	}
+	same := copyKey{reply.Probe, reply.Kind, reply.From, reply.Type, reply.Code}
+	switch n := r.copies[same]; {
+	case n >= maxCopies:
+		r.obs.Ignored.Duplicates++
+		return Duplicate
+	case n > 0:
+		reply.RTT = 0 // it has been answered: this was under way for less long
 	}
 	if r.early[key] > 0 {
 		if r.early[key]--; r.early[key] == 0 {
@@ -280,10 +345,15 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) {
 	}
 	if len(r.obs.Replies) >= maxReplies {
 		r.obs.Ignored.Excess++
-		return
+		return Excess
 	}
+	if r.copies == nil {
+		r.copies = make(map[copyKey]int)
+	}
+	r.copies[same]++
 	r.keys = append(r.keys, key)
 	r.obs.Replies = append(r.obs.Replies, reply)
+	return Answer
 }
 
 // ownSequence reports whether seq is the one after a SYN of ours: what an
@@ -391,12 +461,22 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 		return q.HasSeq && q.Seq == st.isn && r.nameExactly(st, reply, func(s *Sent) bool { return s.ID == q.IP.ID || s.ID == bits.ReverseBytes16(q.IP.ID) })
 	}
 	if st.kind == ControlUDP {
+		// No sequence number shows that it is ours: the destination must, or the
+		// identification, where a translator has another destination.
+		to := q.IP.Dst == st.flow.Dst.Addr() || q.IP.Dst == st.out.Dst.Addr()
 		return q.HasPorts && (q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()) &&
-			r.nameExactly(st, reply, func(s *Sent) bool { return s.Flow.Dst.Port() == q.DstPort })
+			r.nameExactly(st, reply, func(s *Sent) bool {
+				return s.Flow.Dst.Port() == q.DstPort && (to || q.IP.Version == 4 && s.ID == q.IP.ID)
+			})
 	}
 	if st.kind == ControlACK {
-		return q.HasSeq && q.Seq == st.isn+1 && (q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()) &&
-			r.name(st, reply, func(s *Sent) bool { return q.HasAck && s.Ack == q.Ack || q.IP.Version == 4 && s.ID == q.IP.ID })
+		if !q.HasSeq || q.Seq != st.isn+1 || q.SrcPort != st.flow.Src.Port() && q.SrcPort != st.out.Src.Port() {
+			return false
+		}
+		if q.HasAck { // which nobody rewrites
+			return r.nameExactly(st, reply, func(s *Sent) bool { return s.Ack == q.Ack })
+		}
+		return r.name(st, reply, func(s *Sent) bool { return q.IP.Version == 4 && s.ID == q.IP.ID })
 	}
 	if !q.HasSeq || q.Seq != st.isn {
 		return false
@@ -412,9 +492,13 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 	if q.HasTSval && r.nameExactly(st, reply, func(s *Sent) bool { return s.TSval == q.TSval }) {
 		return true
 	}
-	// See nextID for why none of these is another's.
+	// See nextID for why none of these is another's. Other programs' are not so
+	// careful, and count up by one: what fits exactly comes first.
+	if q.IP.Version == 4 && r.nameExactly(st, reply, func(s *Sent) bool { return s.ID == q.IP.ID }) {
+		return true
+	}
 	return r.name(st, reply, func(s *Sent) bool {
-		return q.IP.Version == 4 && (s.ID == q.IP.ID || s.ID == bits.ReverseBytes16(q.IP.ID) || s.ID == q.IP.ID-1)
+		return q.IP.Version == 4 && (s.ID == bits.ReverseBytes16(q.IP.ID) || s.ID == q.IP.ID-1)
 	})
 }
 
@@ -435,7 +519,7 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 	if r.nameExactly(st, reply, named) {
 		return true
 	}
-	answered := make(map[int]bool)
+	answered := make([]bool, len(r.obs.Sent))
 	for i := range r.obs.Replies {
 		answered[r.obs.Replies[i].Probe] = true
 	}
@@ -453,7 +537,7 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 		} else {
 			lastFull = i
 		}
-		if !answered[i] && time.Since(s.Time) < inFlight {
+		if !answered[i] && reply.Time.Sub(s.Time) < inFlight {
 			flying[s.TTL] = i
 		}
 	}
@@ -494,13 +578,14 @@ func (r *Run) nameExactly(st *stream, reply *Reply, named func(*Sent) bool) bool
 	return false
 }
 
-func (r *Run) probe(st *stream, match func(*Sent) bool) *Sent {
+// probe finds a probe of a flow, and returns -1 where there is none.
+func (r *Run) probe(st *stream, match func(*Sent) bool) int {
 	for _, i := range st.probes {
 		if match(&r.obs.Sent[i]) {
-			return &r.obs.Sent[i]
+			return i
 		}
 	}
-	return nil
+	return -1
 }
 
 // A deliveryKey recognises the copy of a packet that a socket got, in which a
@@ -543,7 +628,7 @@ func (r *Run) delivered(ev Event) {
 		key = icmpDelivery(&m)
 	default:
 		tcp, err := wire.ParseTCP(ev.Data)
-		if err != nil || !r.ownSequence(tcp.Ack) {
+		if err != nil || !r.ownSegment(&tcp) {
 			return
 		}
 		key = tcpDelivery(&tcp)
@@ -560,19 +645,36 @@ func (r *Run) delivered(ev Event) {
 	}
 }
 
+// ownSegment reports whether a segment that a socket got acknowledges a SYN of
+// ours, by its number and its ports: others may come in any number.
+func (r *Run) ownSegment(tcp *wire.TCP) bool {
+	for _, st := range r.streams {
+		if st.t.proto != wire.ProtoTCP || tcp.Ack != st.isn+1 {
+			continue
+		}
+		for _, f := range []Flow{st.flow, st.out} {
+			if tcp.DstPort == f.Src.Port() && tcp.SrcPort == f.Dst.Port() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // maxEarly bounds what a flood of unrelated deliveries can make us keep.
 const maxEarly = 64
 
 // arp takes in an answer to our own request: a reply of the next hop to us.
-func (r *Run) arp(ev Event) {
+func (r *Run) arp(ev Event) What {
 	a, err := wire.ParseARP(ev.Data)
 	if err != nil || ev.Direction != pcap.Incoming {
-		return
+		return Stranger
 	}
 	m := &r.obs.Machine
 	if a.Op == wire.ARPReply && a.Sender == r.nextHop() && a.Target == m.Route.Source && a.TargetHW == m.Interface.Hardware {
-		r.askAnswered(ev.Time, a.SenderHW)
+		return r.askAnswered(ev.Time, a.SenderHW)
 	}
+	return Stranger
 }
 
 // neighbor takes in a neighbour advertisement. RFC 4861, section 7.1.2: "The IP
@@ -580,19 +682,21 @@ func (r *Run) arp(ev Event) {
 // been forwarded by a router." And section 4.4 of its link-layer address: "This
 // option MUST be included on link layers that have addresses when responding to
 // multicast solicitations", as ours are.
-func (r *Run) neighbor(ev Event, ip *wire.IP, n wire.Neighbor) {
+func (r *Run) neighbor(ev Event, ip *wire.IP, n wire.Neighbor) What {
 	if !n.Solicitation && n.Solicited && n.HasLinkAddr && ip.TTL == 255 && n.Target == r.nextHop().WithZone("") {
-		r.askAnswered(ev.Time, n.LinkAddr)
+		return r.askAnswered(ev.Time, n.LinkAddr)
 	}
+	return Stranger
 }
 
-func (r *Run) askAnswered(at time.Time, hw [6]byte) {
+func (r *Run) askAnswered(at time.Time, hw [6]byte) What {
 	for i := len(r.obs.Asks) - 1; i >= 0; i-- {
 		if a := &r.obs.Asks[i]; a.Answered.IsZero() {
 			a.Answered, a.Hardware = at, hw
-			return
+			break
 		}
 	}
+	return AskAnswer
 }
 
 func parseICMP(ip *wire.IP) (wire.ICMP, error) {

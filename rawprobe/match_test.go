@@ -11,6 +11,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"synprobe/pcap"
+	"synprobe/rawprobe/wire"
 )
 
 // short is a run that sends one SYN and one echo and listens for a second.
@@ -147,6 +148,98 @@ func TestMatchSYN(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What the IP stack discards is no answer, though the tap shows it. A capture
+// that kept less of a packet than there was is another matter.
+func TestDamagedPackets(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		edit func(ev *Event)
+		want string
+	}{
+		{"whole", func(*Event) {}, "syn-ack(subject 1)"},
+		{"options cut", func(ev *Event) { ev.Data = ev.Data[:len(ev.Data)-1] }, "malformed=1"},
+		{"kept in part", func(ev *Event) {
+			at := ipv4HeaderLen
+			if ev.Data[0]>>4 == 6 {
+				at = ipv6HeaderLen
+			}
+			ev.Data, ev.Cut = ev.Data[:at+20], true
+			ev.Data[at+12] = 5 << 4 // a header without the options
+		}, "syn-ack(subject 1)"},
+		{"another hop limit", func(ev *Event) {
+			if ev.Data[0]>>4 == 4 {
+				ev.Data[8]--
+			} else {
+				ev.Data[4]++ // nothing guards the limit: the length
+			}
+		}, "malformed=1"},
+		{"a first fragment", func(ev *Event) {
+			if ev.Data[0]>>4 == 4 {
+				ev.Data[6] |= ipv4MoreFragments
+				binary.BigEndian.PutUint16(ev.Data[10:], 0)
+				binary.BigEndian.PutUint16(ev.Data[10:], wire.Checksum(ev.Data[:ipv4HeaderLen], 0))
+				return
+			}
+			rest := append([]byte{ev.Data[6], 0, 0, 1, 0, 0, 0, 7}, ev.Data[ipv6HeaderLen:]...)
+			ev.Data = append(ev.Data[:ipv6HeaderLen:ipv6HeaderLen], rest...)
+			ev.Data[5] += 8
+			ev.Data[6] = 44
+		}, "malformed=1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, n network) {
+				_, o := play(t, n, short, func(s *script) {
+					s.syn = func(p probe) []answer { return []answer{p.synAck().after(20 * ms).edit(c.edit)} }
+				})
+				if got := told(o); got != c.want {
+					t.Errorf("got %q, want %q", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// An answer that comes again and again is recorded a few times, and took as long
+// as the first did.
+func TestCopies(t *testing.T) {
+	eachFamily(t, func(t *testing.T, n network) {
+		_, o := play(t, n, short, func(s *script) {
+			s.echo = func(p probe) (all []answer) {
+				for i := range time.Duration(100) {
+					all = append(all, p.echoReply().after(20*ms+i*5*ms))
+				}
+				return all
+			}
+		})
+		if len(o.Replies) != maxCopies || o.Ignored.Duplicates != 100-maxCopies || o.Ignored.Excess != 0 {
+			t.Errorf("%d recorded, %+v", len(o.Replies), o.Ignored)
+		}
+		for i := range o.Replies {
+			if want := map[bool]time.Duration{true: 20 * ms}[i == 0]; o.Replies[i].RTT != want {
+				t.Errorf("copy %d took %v, want %v", i, o.Replies[i].RTT, want)
+			}
+		}
+	})
+}
+
+// Sockets get the segments of others that acknowledge our number by chance, or
+// by intent. They must not take the place of what is read before the tap's copy.
+func TestStrangersCrowd(t *testing.T) {
+	eachFamily(t, func(t *testing.T, n network) {
+		_, o := play(t, n, short, func(s *script) {
+			s.syn = func(p probe) (all []answer) {
+				for i := range uint32(maxEarly + 10) {
+					all = append(all, p.synAck().with(func(g *segment) { g.sport++; g.seq += i }).after(10*ms).early())
+				}
+				return append(all, p.reset().after(20*ms).early())
+			}
+		})
+		if len(o.Replies) != 1 || o.Replies[0].Kind != Reset || !o.Replies[0].Delivered {
+			t.Errorf("got %s, %+v", told(o), o.Replies)
+		}
+	})
 }
 
 // The same packet a moment later than a copy could come is another answer.

@@ -31,6 +31,16 @@ type Observations struct {
 
 	Ignored Ignored
 	Tap     TapStats
+
+	// Overheard is not nil where the packets of a capture are all that is
+	// known: see [Overhearer].
+	Overheard *Overheard
+
+	// What a replay needs: see [NewRecord].
+	echoID     uint16
+	echoCookie uint32
+	packets    int
+	odd        []int // packets that don't look as if their checksum were partial, and it is, or the other way round
 }
 
 // NeighborAnswered reports whether the next hop has answered one of our own
@@ -68,6 +78,22 @@ type Machine struct {
 	// one, by its index: 1 strict, 2 loose
 	// (Documentation/networking/ip-sysctl.rst).
 	ReversePathFilter map[int]int
+
+	// After is how it stood at the end of the run, where that is another way
+	// than at the beginning; nil where nothing changed. What came and went in
+	// between is not noticed.
+	After *After
+}
+
+// After is what became, while a run went on, of that by which its packets went.
+type After struct {
+	// Interface is the outgoing interface as it is now, the zero value where
+	// there is none of its index any more.
+	Interface Interface
+	// Route is where the subject's flow would go now. Its Outcome is
+	// RouteNoAddress where the address that the run sent from is not this
+	// machine's any more.
+	Route Route
 }
 
 // Own reports whether a is one of this machine's own addresses.
@@ -155,6 +181,8 @@ type Ask struct {
 	Time     time.Time
 	Answered time.Time // zero where no answer came
 	Hardware [6]byte   // who answered
+
+	number int // of the packet, among those of the run
 }
 
 // Flow is the two ends of a probe, as this machine names them. An ICMP echo
@@ -212,6 +240,8 @@ type Sent struct {
 	// Departed is the proof that the packet left: the tap's copy, taken after
 	// the local firewall and the queue. Nil where none was seen.
 	Departed *Departure
+
+	after int // how many packets the run had seen by then
 }
 
 // Stepped reports whether the probe was meant to expire on the way.
@@ -249,6 +279,8 @@ type Departure struct {
 	Interface int
 	Flow      Flow   // after this machine's own translation
 	EchoID    uint16 // the identifier of an echo, which translation may change
+
+	number int // of the packet, among those of the run
 }
 
 // Refusal is the reason why the kernel would not send a packet. The zero value
@@ -314,7 +346,9 @@ type Reply struct {
 	QuotedDst netip.AddrPort
 	QuotedTTL int
 
-	seen time.Time // on the run's own clock
+	seen      time.Time // on the run's own clock
+	number    int       // of the packet, among those of the run
+	unstamped bool
 }
 
 // Distance is the number of routers that the answer passed on its way back,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"synprobe/pcap"
+	"synprobe/rawprobe/wire"
 )
 
 // Options shape a run. The zero value asks for the defaults.
@@ -25,6 +26,10 @@ type Options struct {
 	// the facts ask for: 3.7 seconds and a round trip, or a second more than
 	// all the tries take.
 	Timeout time.Duration
+	// Watch, where not nil, is told of every packet that the run sends and
+	// sees, once the run has judged it, in the run's own goroutine: what it
+	// takes of time is the run's. It may keep the packet's bytes.
+	Watch func(Seen)
 }
 
 // A Run is one diagnosis in progress: it owns the record, sends the probes and
@@ -46,6 +51,10 @@ type Run struct {
 	// were read before the tap's copy.
 	keys  []deliveryKey
 	early map[deliveryKey]int
+	// copies counts the replies that are alike.
+	copies map[copyKey]int
+
+	packets int // how many packets were seen, and sent past the tap
 
 	isn   uint32
 	id    uint16
@@ -87,7 +96,11 @@ func ObserveWith(ctx context.Context, link Link, target netip.AddrPort, opt Opti
 		return r.obs, err
 	}
 	err = r.loop(ctx, plan(r))
+	if refused := (*SendError)(nil); errors.As(err, &refused) {
+		err = nil // a lost source address: nothing more can be asked
+	}
 	r.obs.doubtTimes()
+	r.obs.packets = r.packets
 	r.obs.Tap = link.Final(&r.obs.Machine, target.Addr())
 	return r.obs, err
 }
@@ -177,6 +190,7 @@ func (r *Run) open(flow Flow) error {
 		return err
 	}
 	r.echo = e
+	r.obs.echoID, r.obs.echoCookie = e.id, e.cookie
 	r.streams = []*stream{r.subject, r.echo}
 	return nil
 }
@@ -233,7 +247,7 @@ func (r *Run) loop(ctx context.Context, p Plan) error {
 // sent, since its answer can come within the call.
 func (r *Run) send(st *stream, ttl int) error {
 	n := len(st.probes)
-	s := Sent{Kind: st.kind, Try: r.try(st, ttl), TTL: ttl, Flow: st.flow, Seq: st.isn, ID: r.nextID(), Time: time.Now()}
+	s := Sent{Kind: st.kind, Try: r.try(st, ttl), TTL: ttl, Flow: st.flow, Seq: st.isn, ID: r.nextID(), Time: time.Now(), after: r.packets}
 	switch st.kind {
 	case Echo:
 		s.Seq = uint32(st.seq + uint16(n))
@@ -253,6 +267,7 @@ func (r *Run) send(st *stream, ttl int) error {
 	var refused *SendError
 	if errors.As(err, &refused) {
 		r.obs.Sent[i].Refused = refused.Reason
+		r.tell(Seen{Event: Event{Data: append([]byte(nil), packet...), Time: s.Time, Direction: pcap.Outgoing}, What: ProbeRefused, Probe: r.obs.Sent[i]})
 		return nil
 	}
 	if err != nil {
@@ -320,7 +335,26 @@ func (r *Run) ask(now time.Time) error {
 		r.obs.Asks = r.obs.Asks[:len(r.obs.Asks)-1]
 		return nil
 	}
+	if err == nil {
+		r.asked()
+	}
 	return err
+}
+
+// asked shows our own request to who watches. It went past the tap, which is
+// not shown what its own socket sends (Link.Ask, pcap.Listener.Send).
+func (r *Run) asked() {
+	m, a := &r.obs.Machine, &r.obs.Asks[len(r.obs.Asks)-1]
+	r.packets++
+	a.number = r.packets
+	src, hop := m.Route.Source.WithZone(""), r.nextHop().WithZone("")
+	ev := Event{Time: a.Time, Direction: pcap.Outgoing, Interface: m.Route.Interface, Hardware: m.Interface.Hardware}
+	if ev.ARP = hop.Is4(); ev.ARP {
+		ev.Data = wire.AppendARPRequest(nil, m.Interface.Hardware, src, hop)
+	} else {
+		ev.Data = wire.AppendNeighborSolicitation(nil, src, hop, m.Interface.Hardware)
+	}
+	r.tell(Seen{Event: ev, Number: r.packets, What: Asked})
 }
 
 func (r *Run) nextHop() netip.Addr {

@@ -73,8 +73,10 @@ type script struct {
 	refuse  func(p probe) Refusal
 	leaves  func(raw []byte) // local translation: changes what the tap sees leave
 	fail    func(p probe) error
-	deaf    bool            // the tap shows no departures
-	ctx     context.Context // of the run, where the test wants another
+	deaf    bool // the tap shows no departures
+	// unstamped is a tap whose kernel does not stamp yet what leaves.
+	unstamped bool
+	ctx       context.Context // of the run, where the test wants another
 
 	mu       sync.Mutex // guards events against its end
 	broken   bool
@@ -105,6 +107,17 @@ func tryPlay(t *testing.T, n network, opt Options, edit func(s *script)) (o *Obs
 	synctest.Test(t, func(t *testing.T) {
 		s = newScript(t, n)
 		edit(s)
+		var packets []Seen
+		opt.Watch = func(p Seen) {
+			if p.Number > 0 {
+				packets = append(packets, Seen{Event: p.Event, Number: p.Number})
+			}
+		}
+		defer func() {
+			if err == nil {
+				replayed(t, o, packets)
+			}
+		}()
 		o, err = Observe(s.ctx, s, netip.AddrPortFrom(n.host, port), opt)
 		s.note("end")
 		if err == nil && !o.End.Equal(time.Now()) {
@@ -226,7 +239,7 @@ func (s *script) Send(packet []byte, m *Machine, via *[6]byte) error {
 			p = readProbe(s.t, raw)
 			p.kind, p.n, p.net = s.probes[len(s.probes)-1].kind, s.counts[s.probes[len(s.probes)-1].kind], s.net
 		}
-		s.arrive(Event{Data: raw, Direction: pcap.Outgoing, Interface: m.Route.Interface, ChecksumPartial: true})
+		s.arrive(Event{Data: raw, Direction: pcap.Outgoing, Interface: m.Route.Interface, ChecksumPartial: true, Unstamped: s.unstamped})
 	}
 	respond := s.syn
 	if p.kind == "echo" {

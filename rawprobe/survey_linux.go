@@ -50,6 +50,7 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 		}
 		bound = ifi.Index
 	}
+	l.flow, l.bound = flow, bound
 	if bound != 0 {
 		// Where the caller has chosen the interface, its state is the answer,
 		// whatever other routes there are.
@@ -97,7 +98,42 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 	}
 	m.Route.ByPort = !m.Route.Local && (raw.Outcome != m.Route.Outcome || raw.Gateway != m.Route.Gateway || raw.Interface != m.Route.Interface)
 	m.Conntrack = conntrack()
+	if m.Route.ByPort {
+		// Now, while the process may still do so.
+		return m, l.openFrames()
+	}
 	return m, nil
+}
+
+// after asks again for what Survey found, and returns it where it has changed.
+// What can't be asked is taken to be as it was.
+func (l *link) after(m *Machine) *After {
+	now := After{Interface: m.Interface, Route: m.Route}
+	k, err := netlink.LinkByIndex(m.Interface.Index)
+	var gone netlink.LinkNotFoundError
+	switch {
+	case err == nil:
+		now.Interface = describe(k)
+	case errors.As(err, &gone), errors.Is(err, unix.ENODEV):
+		now.Interface = Interface{}
+	}
+	if route, err := lookup(l.flow, l.bound, true); err == nil {
+		if l.bound != 0 && route.Interface == 0 {
+			route.Interface = l.bound
+		}
+		now.Route = route
+	}
+	var addrs Machine
+	if err := addrs.addresses(l.flow.Dst.Addr(), nil); err == nil && !addrs.Own(l.flow.Src.Addr()) {
+		// The lookup says EINVAL then, as for a blackhole route, and in IPv6
+		// nothing.
+		now.Route.Outcome = RouteNoAddress
+	}
+	if a, b := &now.Route, &m.Route; a.Outcome == b.Outcome && a.Interface == b.Interface && a.Gateway == b.Gateway && a.Local == b.Local &&
+		now.Interface.Up && now.Interface.Carrier {
+		return nil
+	}
+	return &now
 }
 
 // source checks that the route has a source address that can be answered. A
@@ -355,6 +391,7 @@ var neighborStates = map[int]NeighborState{
 // Final implements Link.
 func (l *link) Final(m *Machine, target netip.Addr) TapStats {
 	m.Conntrack = conntrack()
+	m.After = l.after(m)
 	if target.Is4() {
 		m.ReversePathFilter = reversePathFilters()
 	}

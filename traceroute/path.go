@@ -291,6 +291,66 @@ func (p *Path) answer(name string, s *rawprobe.Sent, r *rawprobe.Reply, host, fo
 	h.Probes[name] = q
 }
 
+// Losses counts the probes on the way to the host that must have been answered
+// and were not, and those that were. A probe must be answered where its kind was
+// once, with the same TTL; and by a router that answered another kind, where
+// its own kind was answered by a later router. It had time to be. In doubt are
+// those kinds of control that a router did not answer while it answered others:
+// somebody may drop them.
+func Losses(o *rawprobe.Observations) (lost, answered, doubt int) {
+	p := Read(o)
+	got := make(map[int]bool)
+	for i := range o.Replies {
+		got[o.Replies[i].Probe] = true
+	}
+	type place struct {
+		name string
+		ttl  int
+	}
+	known, doubtful := make(map[place]bool), make(map[place]bool)
+	for i := range o.Sent {
+		if s := &o.Sent[i]; got[i] {
+			known[place{s.Name(), s.TTL}] = true
+		}
+	}
+	wait := max(3*o.MaxRTT(), stepPatience)
+	for i := range o.Sent {
+		s := &o.Sent[i]
+		switch {
+		case s.Refused != rawprobe.NotRefused || s.Kind == rawprobe.OtherFlow:
+		case got[i]:
+			answered++
+		case o.End.Sub(s.Time) < wait:
+		case known[place{s.Name(), s.TTL}], p.status(s.TTL, s.Name()) == Silent && s.TTL < p.Last(s.Name()) && len(p.Hop(s.TTL).Addrs) > 0:
+			lost++
+		case s.Kind != rawprobe.Subject && len(p.passedAt(s.TTL)) > 0:
+			doubtful[place{s.Name(), s.TTL}] = true
+		}
+	}
+	return lost, answered, len(doubtful)
+}
+
+// passedAt are the kinds of probe that expired at a TTL.
+func (p *Path) passedAt(ttl int) (names []string) {
+	for _, n := range p.Names {
+		if p.status(ttl, n) == Passes {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// Chance is how probable it is that the next n probes are all lost, after lost
+// were and answered were not. Nothing is known before the first one: the loss is
+// taken to be as likely one as another, by Jeffreys' prior.
+func Chance(lost, answered, n int) float64 {
+	p := 1.0
+	for i := range n {
+		p *= (float64(lost+i) + 0.5) / float64(lost+answered+i+1)
+	}
+	return p
+}
+
 // Forged reports whether a TCP answer to a control, in the host's name, seems to
 // have been made by a device before the host: it came from nearer than the
 // host's echo replies, or, where there are none, from no farther than a router.
@@ -344,12 +404,14 @@ func (h *Hop) collect(p *Path) {
 			case want == Rejects && len(h.Addrs) > 0:
 				continue
 			}
+			here := false
 			for _, a := range q.Addrs {
 				if !slices.Contains(h.Addrs, a) && (want != Rejects || p.Find(a) == 0) {
 					h.Addrs = append(h.Addrs, a)
 				}
+				here = here || slices.Contains(h.Addrs, a)
 			}
-			if q.RTT > 0 && (h.RTT == 0 || q.RTT < h.RTT) {
+			if here && q.RTT > 0 && (h.RTT == 0 || q.RTT < h.RTT) {
 				h.RTT = q.RTT
 			}
 		}

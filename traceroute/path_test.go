@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"synprobe/rawprobe"
 )
@@ -650,8 +651,8 @@ func TestReadIsPure(t *testing.T) {
 	}
 	same := cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
 	addr := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
-	hidden := cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".seen" }, cmp.Ignore())
-	if d := cmp.Diff(sent, r.o.Sent, same, addr) + cmp.Diff(replies, r.o.Replies, same, addr, hidden); d != "" {
+	hidden := cmpopts.IgnoreUnexported(rawprobe.Sent{}, rawprobe.Departure{}, rawprobe.Reply{})
+	if d := cmp.Diff(sent, r.o.Sent, same, addr, hidden) + cmp.Diff(replies, r.o.Replies, same, addr, hidden); d != "" {
 		t.Errorf("changed:\n%s", d)
 	}
 }

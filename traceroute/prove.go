@@ -46,16 +46,29 @@ func (t *tracer) prove() (wake time.Time, done bool, err error) {
 		p.sent = append(p.sent, t.now)
 	}
 	end := p.sent[len(p.sent)-1].Add(reassembly + proofSlack)
-	if !p.waiting {
+	if !p.waiting && t.fragmentLeft() {
 		p.waiting = true
 		if t.opt.Waiting != nil {
 			t.opt.Waiting("the host's word that the SYN arrives", end)
 		}
 	}
-	if len(p.sent) < proofTries {
+	switch {
+	case len(p.sent) < proofTries:
 		end = t.now.Add(proofPace)
+	case !t.fragmentLeft():
+		return t.now, true, nil // nobody has got anything to give up on
 	}
 	return end, !t.now.Before(end), nil
+}
+
+// fragmentLeft reports whether the kernel took a fragment.
+func (t *tracer) fragmentLeft() bool {
+	for i := range t.o.Sent {
+		if s := &t.o.Sent[i]; s.Kind == rawprobe.Fragment && s.Refused == rawprobe.NotRefused {
+			return true
+		}
+	}
+	return false
 }
 
 // proven reports whether the host's word has come.

@@ -254,6 +254,9 @@ func (t *tracer) subject(upTo int) (wake time.Time, busy bool, err error) {
 		switch {
 		case answered:
 			tries = 1 // the answer is there; the path is for the picture
+		case ttl == t.beyond(last) && ttl != t.path.Depth:
+			// A router that answers others: the claim rests on its silence.
+			tries, pace = max(tries, claimTries), lossyPace
 		case ttl < last:
 			tries = 1 // it got further than that
 		}

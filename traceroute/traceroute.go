@@ -92,6 +92,10 @@ const (
 	// lossyPace and lossyTries serve where packets are seen to get lost.
 	lossyPace  = 300 * time.Millisecond
 	lossyTries = 6
+	// claimTries is how often the subject is sent to a hop that answers others:
+	// at a loss that a dozen answers would not have shown, five in a row are
+	// lost in one run in 1,000.
+	claimTries = 5
 	// hopBudget is how many probes of all kinds one TTL gets.
 	hopBudget = 12
 

@@ -27,16 +27,16 @@ const maxProvoked = 4
 // whoAnswered takes the search one step further.
 func (t *tracer) whoAnswered(a *rawprobe.Reply) (wake time.Time, busy bool, err error) {
 	w := &t.who
+	if t.plain(a) {
+		// Nobody doubts it: only the way there is wanted, as far as it is known
+		// to go by now. The way back may be shorter.
+		depth, _ := t.depth()
+		return t.subject(min(max(depth-1, a.Distance()), t.opt.MaxHops))
+	}
 	if w.done {
 		return wake, false, nil
 	}
 	if w.ttl == 0 {
-		if t.plain(a) {
-			// Nobody doubts it: only the way there is wanted.
-			w.done = true
-			depth, _ := t.depth()
-			return t.subject(min(max(depth-1, a.Distance()), t.opt.MaxHops))
-		}
 		// One hop before where the answer seems to come from, which is no
 		// farther away than the host, whose echo tells where that is.
 		w.ttl = a.Distance()

@@ -200,7 +200,8 @@ func (c labCase) on(t *testing.T, lab *netlab.Lab, f netlab.Family) {
 	if port == 0 {
 		port = 80
 	}
-	argv := []string{"--json", "-n"}
+	file := filepath.Join(t.TempDir(), "run.pcapng")
+	argv := []string{"--json", "-n", "-w", file}
 	if c.args != nil {
 		argv = append(argv, c.args(lab, f)...)
 	}
@@ -209,6 +210,7 @@ func (c labCase) on(t *testing.T, lab *netlab.Lab, f netlab.Family) {
 	got, out := probe(t, lab.Node("client"), argv...)
 
 	c.check(t, lab, f, got)
+	sameAgain(t, file, out)
 	most := c.maxSYN
 	if most == 0 {
 		most = 6

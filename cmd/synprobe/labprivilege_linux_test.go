@@ -29,10 +29,20 @@ func as(t *testing.T, uid uint32, m *netlab.Machine, path string, argv ...string
 	return out
 }
 
+// needsUsers skips a test that changes to another user, or trusts the
+// capabilities of a file, where there is one user only.
+func needsUsers(t *testing.T) {
+	t.Helper()
+	if netlab.Rootless() {
+		t.Skip("SKIPPED: not root: a user namespace has one user only")
+	}
+}
+
 // TestUnprivileged asks as a user who has nothing but the file capability, and
 // expects the answers that root gets.
 func TestUnprivileged(t *testing.T) {
 	netlab.Require(t)
+	needsUsers(t)
 	t.Parallel()
 	path, err := capable()
 	if err != nil {
@@ -98,6 +108,7 @@ func TestUnprivileged(t *testing.T) {
 // and not one packet leaves.
 func TestNotPermitted(t *testing.T) {
 	netlab.Require(t)
+	needsUsers(t)
 	t.Parallel()
 	withCapability, err := capable()
 	if err != nil {

@@ -112,7 +112,7 @@ func simEnv(sim *simnet.Net, node string) cli.Env {
 				return nil, err
 			}
 			seen, err := traceroute.Observe(ctx, link, target, rawprobe.Options{
-				Source: opt.Source, SourcePort: opt.SourcePort, Tries: opt.Tries, Timeout: opt.Timeout,
+				Source: opt.Source, SourcePort: opt.SourcePort, Tries: opt.Tries, Timeout: opt.Timeout, Watch: opt.Watch,
 			}, opt.Trace)
 			return seen, errors.Join(err, link.Close())
 		},

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"testing"
 )
 
 // A Driver does to the nodes of a running network what the methods of a
@@ -42,7 +41,7 @@ type Driver interface {
 // Drive returns a Lab of a network that runs elsewhere than on the kernel. Its
 // machines do what d can. What needs a real node, such as running a command,
 // skips the test.
-func Drive(tb testing.TB, plan *Plan, d Driver) *Lab {
+func Drive(tb TB, plan *Plan, d Driver) *Lab {
 	l := &Lab{Plan: plan, tb: tb, machines: make(map[string]*Machine), driver: d}
 	for i := range plan.Nodes {
 		l.machines[plan.Nodes[i].Name] = &Machine{PlanNode: &plan.Nodes[i], lab: l}

@@ -9,10 +9,24 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
+	"slices"
 	"strings"
-	"testing"
 	"time"
 )
+
+// TB is what a lab wants of the test that it belongs to: every testing.TB has
+// it. [Use] has one for programs.
+type TB interface {
+	// These do what those of testing.TB do. Fatal, Fatalf and Skipf end the
+	// goroutine that calls them.
+	Helper()
+	Cleanup(f func())
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Skipf(format string, args ...any)
+}
 
 // A Lab is a topology that runs on the kernel. It ends with the test that
 // started it.
@@ -20,7 +34,7 @@ type Lab struct {
 	// Plan is what was built.
 	Plan *Plan
 
-	tb       testing.TB
+	tb       TB
 	machines map[string]*Machine
 	sys      labSys
 	driver   Driver // nil on the kernel
@@ -39,12 +53,17 @@ type Machine struct {
 	sys machineSys
 }
 
+// Possible says why no lab can be built here: not as this user
+// (fs.ErrPermission), or not on this system (errors.ErrUnsupported). It is nil
+// where one can.
+func Possible() error { return possible() }
+
 // Require skips the test if no lab can be built here. Where the environment
 // says LAB=1, as in CI, a skip would be a lie: the test then fails. The reason
 // is always given.
-func Require(tb testing.TB) {
+func Require(tb TB) {
 	tb.Helper()
-	err := possible()
+	err := Possible()
 	if err == nil {
 		return
 	}
@@ -57,7 +76,7 @@ func Require(tb testing.TB) {
 // Start builds t and returns when everything in it can be used: every cable has
 // carrier, every address answers, every service listens. It calls [Require].
 // The lab is taken down by tb.Cleanup.
-func Start(tb testing.TB, t Topology) *Lab {
+func Start(tb TB, t Topology) *Lab {
 	tb.Helper()
 	Require(tb)
 	plan, err := t.Resolve()
@@ -77,6 +96,51 @@ func Start(tb testing.TB, t Topology) *Lab {
 		tb.Fatalf("netlab: topology %q: %v", t.Name, err)
 	}
 	return l
+}
+
+// Use builds t for a program that is no test, as [Start] does, calls f and takes
+// the lab down again. What would fail or skip a test is the error returned; what
+// would end it ends f.
+func Use(t Topology, f func(*Lab)) error {
+	u := &user{}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer u.cleanUp()
+		f(Start(u, t))
+	}()
+	<-done
+	return errors.Join(u.errs...)
+}
+
+// user is the TB of a lab that is used by a program. As that of a test, it
+// belongs to one goroutine.
+type user struct {
+	errs     []error
+	cleanups []func()
+}
+
+func (u *user) Helper()          {}
+func (u *user) Cleanup(f func()) { u.cleanups = append(u.cleanups, f) }
+
+func (u *user) Errorf(format string, args ...any) {
+	u.errs = append(u.errs, fmt.Errorf(format, args...))
+}
+
+func (u *user) Fatal(args ...any) { u.Fatalf("%s", fmt.Sprint(args...)) }
+
+func (u *user) Fatalf(format string, args ...any) {
+	u.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+func (u *user) Skipf(format string, args ...any) { u.Fatalf(format, args...) }
+
+// cleanUp runs the functions in the order that a test has: the last one first.
+func (u *user) cleanUp() {
+	for _, f := range slices.Backward(u.cleanups) {
+		f()
+	}
 }
 
 // Node returns the machine called name; without one the test ends.

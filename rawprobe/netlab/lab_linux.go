@@ -50,6 +50,9 @@ type machineSys struct {
 var possible = sync.OnceValue(func() error {
 	s, err := newSpace()
 	if err != nil {
+		if whyNoUser != nil {
+			err = fmt.Errorf("%w; and no user namespace: %w", err, whyNoUser)
+		}
 		return fmt.Errorf("a network namespace needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN): %w", err)
 	}
 	return s.close()

@@ -10,7 +10,8 @@
 //
 // [Start] builds a plan in network namespaces, by netlink alone: no ip or nft
 // program is needed. The namespaces have no names and live as long as the test
-// process holds them, so that even a killed test leaves nothing behind.
+// process holds them, so that even a killed test leaves nothing behind. [Use]
+// does the same for a program.
 package netlab
 
 import (

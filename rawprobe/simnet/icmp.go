@@ -101,7 +101,11 @@ func (n *node) noRoute(p *packet, why rawprobe.RouteOutcome) {
 	}
 	// A limit of its own, which counts in the same bucket as that of all
 	// errors (net/ipv4/route.c, ip_error).
-	if !n.bucket(p.src()).take(5, time.Second) {
+	size, every := 5, time.Second
+	if n.habit.Every > 0 {
+		size, every = max(n.habit.Burst, 1), n.habit.Every
+	}
+	if !n.bucket(p.src()).take(size, every) {
 		return
 	}
 	code := wire.ICMPv4NetUnreachable

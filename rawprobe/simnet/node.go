@@ -30,6 +30,7 @@ type node struct {
 	services map[uint16]netlab.Service
 	requests map[tuple]*request
 	links    []*link
+	attacker Attacker // nil for none
 }
 
 func newNode(s *Net, plan *netlab.PlanNode) *node {
@@ -412,7 +413,15 @@ func (n *node) deliver(p *packet) {
 	if !n.hook(netlab.Input, p, p.in, nil) {
 		return
 	}
-	n.copies(p)
+	// Raw sockets get their copies before TCP and ICMP look at checksums, but for
+	// those of ICMPv6 (net/ipv6/raw.c, rawv6_rcv).
+	damaged := p.damaged()
+	if !damaged || !p.v6 || !p.isICMP() {
+		n.copies(p)
+	}
+	if damaged {
+		return
+	}
 	switch p.proto() {
 	case wire.ProtoTCP:
 		n.tcp(p)

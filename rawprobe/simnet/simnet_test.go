@@ -318,3 +318,48 @@ func TestSpread(t *testing.T) {
 		}
 	}
 }
+
+// An attacker sees what comes in, and its packets arrive as they are; the node
+// bears them.
+func TestAttack(t *testing.T) {
+	top := netlab.Chain(1)
+	lab(t, top, Options{}, func(t *testing.T, s *Net, c *client) {
+		var heard int
+		reset := segmentOf(netip.AddrPortFrom(c.addr("server"), 80), netip.AddrPortFrom(c.addr("client"), 1000), 61, 7, 2, wire.RST|wire.ACK, 0, nil).b
+		err := s.Attack("r1", func(b []byte) (a Attack) {
+			p, ok := newPacket(b)
+			if netlab.IsARP(b) || !ok || p.src() != c.addr("client") {
+				return a
+			}
+			if heard++; heard > 1 {
+				return a
+			}
+			return Attack{
+				Again: []time.Duration{time.Second},
+				Back:  []Forged{{Packet: reset}, {Packet: reset[:21]}, {Packet: nil, After: time.Millisecond}},
+				In:    []Forged{{Packet: []byte{0x45}}, {Packet: []byte{0x60}}, {Packet: nil}},
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.tcp("server", 1000, 80, 64, 1, 0, wire.SYN)
+		if got := what(c.got(500 * time.Millisecond)); !slices.Equal(got, []string{"RST|ACK", "tcp", "SYN|ACK"}) {
+			t.Errorf("got %v", got)
+		}
+		// The SYN once more: this machine has reset the connection by then.
+		if got := what(c.got(2 * time.Second)); !slices.Equal(got, []string{"SYN|ACK"}) {
+			t.Errorf("got %v", got)
+		}
+		_ = s.Attack("r1", func([]byte) Attack { return Attack{Swallow: true} })
+		_ = c.echo("server", 64)
+		if got := what(c.got(time.Second)); len(got) != 0 {
+			t.Errorf("got %v", got)
+		}
+		_ = s.Attack("r1", nil)
+		_ = c.echo("server", 64)
+		if got := what(c.got(time.Second)); len(got) != 1 {
+			t.Errorf("got %v", got)
+		}
+	})
+}

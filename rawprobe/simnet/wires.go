@@ -136,12 +136,15 @@ func (i *iface) sendARP(b []byte, to [6]byte) {
 	}
 }
 
-// receive takes in what has arrived.
+// receive takes in what has arrived, unless somebody keeps it from the node.
 func (i *iface) receive(f frame) {
-	n := i.node
-	if !i.carrier() {
-		return
+	if i.carrier() && i.node.attack(i, f) {
+		i.take(f)
 	}
+}
+
+func (i *iface) take(f frame) {
+	n := i.node
 	if f.arp != nil {
 		n.tap(i, pcap.Incoming, f.arp, true)
 		if !n.dead {
@@ -152,7 +155,7 @@ func (i *iface) receive(f frame) {
 	p := f.packet
 	p.in = i
 	n.tap(i, pcap.Incoming, p.b, false)
-	if n.dead && !i.loopback || !n.hook(netlab.Ingress, p, i, nil) {
+	if n.dead && !i.loopback || !p.sound() || !n.hook(netlab.Ingress, p, i, nil) {
 		return
 	}
 	n.receive(p)

@@ -150,7 +150,7 @@ func synAck(v *view) *Diagnosis {
 	switch {
 	case r.Window == 0 && r.Options == 0 && !at.proven:
 		d.Cause, d.Certainty, d.Fault = Proxy, Likely, ptr(at.fault())
-		d.Summary = fmt.Sprintf("A device before the host answers for port %d, which may be open or not behind it.", v.port)
+		d.Summary = fmt.Sprintf("A device before the host answers for port %d; whether the port is open behind it is not known.", v.port)
 		d.because("bare-syn-ack", "the SYN-ACK has no options and window 0, as SYN proxies send it")
 		d.or(Listening, v.destination(), "a very simple host sends such SYN-ACKs too")
 	case at.c == nearer:
@@ -160,8 +160,11 @@ func synAck(v *view) *Diagnosis {
 		if at.proven {
 			verb = "answers"
 		}
-		d.Summary = fmt.Sprintf("A device before the host%s %s for port %d, which may be open or not behind it.", at.name(), verb, v.port)
+		d.Summary = fmt.Sprintf("A device before the host%s %s for port %d; whether the port is open behind it is not known.", at.name(), verb, v.port)
 		d.Next = "Ask for transparent proxies and load balancers on the way."
+		if at.named() {
+			d.Next = fmt.Sprintf("Ask whoever runs %s about a transparent proxy or a load balancer there.", at.hops[0].Address)
+		}
 		if !at.proven {
 			d.or(Listening, v.destination(), "the host's TCP may start from another TTL than its ICMP, or the two come back by different ways")
 		}
@@ -323,11 +326,7 @@ func icmpFromRouter(v *view) *Diagnosis {
 	case rawprobe.SaysHostUnreachable:
 		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.destination())
 		searched := r.RTT >= searchTime
-		is := "is"
-		if !searched && !agreed {
-			is = "seems to be"
-		}
-		d.Summary = fmt.Sprintf("The host %s down: the router %s can't reach it.", is, r.From)
+		d.Summary = fmt.Sprintf("The host seems to be down: the router %s says that it can't reach it.", r.From)
 		d.Next = fmt.Sprintf("Check that %s is up and connected to the network of %s.", v.target, r.From)
 		if searched {
 			// It says the same where the router after it does not answer.
@@ -341,7 +340,7 @@ func icmpFromRouter(v *view) *Diagnosis {
 		}
 	case rawprobe.SaysNetworkUnreachable:
 		d.Verdict, d.Cause = NetworkDown, NetUnreachable
-		d.Summary = fmt.Sprintf("The router %s has no route to %s.", r.From, v.target)
+		d.Summary = fmt.Sprintf("The router %s says that it has no route to %s.", r.From, v.target)
 		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.target)
 	case rawprobe.SaysExpired:
 		d.Verdict, d.Cause = NetworkDown, RoutingLoop

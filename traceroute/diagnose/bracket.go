@@ -56,7 +56,7 @@ func (v *view) behind(ttl int, control string, last int) bool {
 // shares reports whether a control met no other router than the subject up to a
 // TTL: routers that share traffic among several send each flow one way.
 func (v *view) shares(control string, last int) bool {
-	if strings.HasPrefix(control, string(rawprobe.ControlSYN)) && v.forks() {
+	if (strings.HasPrefix(control, string(rawprobe.ControlSYN)) || control == string(rawprobe.ControlUDP)) && v.forks() {
 		return false // each is a flow of its own: one seen here tells nothing of the next
 	}
 	for t := 1; t <= last; t++ {
@@ -165,12 +165,38 @@ func bracket(v *view) *Diagnosis {
 	default:
 		v.onTheWay(d, last, ttl, control, shared)
 	}
+	v.refusedACK(d)
 	v.byChance(d, last)
 	if v.o.Interrupted && len(d.Alternatives) == 0 {
 		d.Certainty = Ambiguous
 		d.or(Unknown, Fault{Where: Nowhere}, "the run was interrupted: answers may have been on their way")
 	}
 	return d
+}
+
+// refusedACK weakens a silence in which a device did refuse an ACK of the same
+// ports: its refusals of the SYN may have fallen victim to its limit for ICMP,
+// which it shares among all who ask.
+func (v *view) refusedACK(d *Diagnosis) {
+	for i := range v.o.Replies {
+		r := &v.o.Replies[i]
+		if v.o.Sent[r.Probe].Kind != rawprobe.ControlACK || r.Kind != rawprobe.ICMPError || r.Meaning() != rawprobe.SaysRefused || r.Loopback {
+			continue
+		}
+		d.because("refused-ack", "%s came from %s, quoting an ACK for the same port", describe(r), r.From)
+		d.weaken(Likely)
+		cause, by := NetworkFirewall, v.device(r.From)
+		if v.byHost(r.From) {
+			cause, by = HostFirewall, v.destination()
+		}
+		switch same := d.Cause == cause && d.Fault.Where == by.Where && slices.Equal(d.Fault.Hops, by.Hops); {
+		case !same:
+			d.or(cause, by, "%s, which refused an ACK, may refuse the SYN too, and not be let to say so each time", r.From)
+		case len(d.Alternatives) == 0:
+			d.or(Unknown, Fault{Where: Nowhere}, "%s, which refused an ACK, may refuse the SYN rather than drop it, and not be let to say so each time", r.From)
+		}
+		return
+	}
 }
 
 // byChance weakens what loss alone could have caused.
@@ -202,9 +228,9 @@ func (v *view) reached(d *Diagnosis, last int) {
 	case last == 0 && beyond > 0:
 		d.because("subject-path", "no hop answered for the same SYN (TTL 1 to %d, up to %s each)", beyond, timesEach(tries))
 	case beyond > last+1:
-		d.because("subject-path", "the same SYN reached %s and nothing beyond (TTL %d to %d, up to %s each)", where, last+1, beyond, timesEach(tries))
+		d.because("subject-path", "the same SYN reached %s, and nobody beyond answered (TTL %d to %d, up to %s each)", where, last+1, beyond, timesEach(tries))
 	case beyond == last+1:
-		d.because("subject-path", "the same SYN reached %s and nothing beyond (TTL %d, %s)", where, beyond, timesEach(tries))
+		d.because("subject-path", "the same SYN reached %s, and nobody beyond answered (TTL %d, %s)", where, beyond, timesEach(tries))
 	default:
 		d.because("subject-path", "the same SYN reached %s", where)
 	}
@@ -234,6 +260,13 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	} else if !tcp {
 		d.Certainty = Likely
 		d.or(HostFirewall, v.destination(), "somebody may drop the routers' word about TCP alone, and the SYN have got further")
+	} else if got, tries := v.answersAt(ttl); got < tries {
+		d.Certainty = Likely
+		d.because("few-answers", "but hop %d answered %d of %s only", ttl, got, plural(tries, "control probe"))
+		v.further(d)
+	}
+	if d.Certainty == Certain {
+		v.byBadLuck(d, last)
 	}
 	if sameFlow {
 		return // the ACK went the SYN's own way
@@ -252,8 +285,40 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	if chance > rareChance {
 		d.Certainty = Likely
 		leg := Fault{Where: Path, Hops: append(v.suspects(last, last), Hop{TTL: last + 1})}
-		d.or(FlowDependent, leg, "routers may share traffic among several ways, of which all %s took a broken one", plural(n+1, "SYN flow"))
+		took := "the SYN took a broken one"
+		if n > 0 {
+			took = fmt.Sprintf("all %s took a broken one", plural(n+1, "SYN flow"))
+		}
+		d.or(FlowDependent, leg, "routers may share traffic among several ways, of which %s", took)
 	}
+}
+
+// silentAt is how often the subject was sent to a hop beyond the last that it
+// reached, where a router answers others.
+func (v *view) silentAt(last int) int {
+	n := 0
+	for _, h := range v.path.Hops[last:] {
+		if len(h.Addrs) > 0 && !h.Host {
+			n += h.Of(subjectName).Tries
+		}
+	}
+	return n
+}
+
+// byBadLuck weakens a claim about a hop where packets are seen to get lost: so
+// may the few SYNs have been on which it rests.
+func (v *view) byBadLuck(d *Diagnosis, last int) {
+	lost, answered, doubt := traceroute.Losses(v.o)
+	n := v.silentAt(last)
+	if (lost == 0 || traceroute.Chance(lost, answered, n) <= rareBurst) && (doubt == 0 || traceroute.Chance(lost+doubt, answered, n) <= rareChance) {
+		return
+	}
+	d.Certainty = Likely
+	lost += doubt
+	d.because("loss", "but packets get lost on the way: %d of %s that had to be answered got lost", lost, plural(lost+answered, "probe"))
+	d.or(HostFirewall, v.destination(), "the SYN may have got further, and the routers' word of it been lost")
+	d.or(ReturnPath, somewhere(), "so may the SYN's answer")
+	d.or(NetworkFirewall, somewhere(), "and it may be dropped further on")
 }
 
 // passesTCP reports whether a TCP control passed a hop, and whether one of the
@@ -269,12 +334,24 @@ func (v *view) passesTCP(ttl int) (sameFlow, tcp bool) {
 	return sameFlow, tcp
 }
 
+// answersAt counts the probes sent to a hop of the controls that passed it, and
+// how many of them it answered. A router at its limit for ICMP, which it shares
+// among all who ask, leaves some without an answer.
+func (v *view) answersAt(ttl int) (got, tries int) {
+	for _, name := range v.path.Names {
+		if p := v.path.Hop(ttl).Of(name); name != subjectName && p.Status == traceroute.Passes {
+			got, tries = got+p.Got, tries+p.Tries
+		}
+	}
+	return got, tries
+}
+
 // further adds who else it may be where the hops beyond the subject's last one
 // are not known to be on its way.
 func (v *view) further(d *Diagnosis) {
 	d.or(NetworkFirewall, somewhere(), "the SYN's own way may go on in silence, and the SYN be lost further on")
 	d.or(HostFirewall, v.destination(), "or by the host")
-	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+	d.or(ReturnPath, somewhere(), "the SYN may arrive")
 }
 
 // blurred: routers said that the SYN expired, in words that do not tell where.
@@ -371,7 +448,7 @@ func (v *view) lastStep(d *Diagnosis) {
 		d.or(NetworkFirewall, somewhere(), "a filter directly in front of the host looks the same (security group, hypervisor, bridge)")
 	default:
 		router := Fault{Where: Path, Hops: v.suspects(v.path.Depth-1, v.path.Depth-1)}
-		d.or(NetworkFirewall, router, "it may drop behind its TTL check; so may a filter directly in front of the host (security group, hypervisor, bridge)")
+		d.or(NetworkFirewall, router, "it may drop the SYN as it forwards it; so may a filter directly in front of the host (security group, hypervisor, bridge)")
 	}
 	if v.arrived == nil && v.onLink() {
 		return
@@ -433,16 +510,30 @@ func (v *view) blackHole(d *Diagnosis, last int) {
 	host := v.destination()
 	hops := v.suspects(last, last+1)
 	d.Cause, d.Certainty, d.Fault = Unknown, Ambiguous, &Fault{Where: Path, Hops: hops}
-	d.Summary = fmt.Sprintf("Nothing at all passes hop %d%s, and nobody says why.", last, parens(v.path.Addr(last)))
-	if last == 0 {
+	d.Summary = fmt.Sprintf("Nothing comes back from beyond hop %d%s, and nobody says why.", last, parens(v.path.Addr(last)))
+	switch {
+	case last == 0:
 		d.Summary = "Nothing at all comes back, not even from the first router, and nobody says why."
+	case !v.steppedTo(last + 1):
+		d.Summary = fmt.Sprintf("Nothing comes back from port %d or its host, and the path was followed to hop %d only.", v.port, last)
 	}
-	d.because("silent-controls", "neither ICMP echo nor any other probe got further")
+	d.because("silent-controls", "neither ICMP echo nor any other probe drew an answer from beyond")
 	v.ask(d, hops)
+	d.Next = fmt.Sprintf("Find out first whether %s is up. %s", v.target, d.Next)
+	if last > 0 && !v.steppedTo(last+1) {
+		d.Next = "Follow the path further (a greater --max-hops)."
+	}
 	d.or(NetworkFirewall, Fault{Where: Path, Hops: hops}, "it may drop everything for this host")
 	d.or(HostFirewall, host, "the next hop may be the host itself, and answer nothing")
 	d.or(HostUnreachable, host, "it may have died less than 10 s ago, and its router not have noticed")
-	d.or(ReturnPath, somewhere(), "all answers from beyond may be dropped on their way back")
+	d.or(ReturnPath, somewhere(), "everything may arrive, and no answer come back")
+}
+
+// steppedTo reports whether the subject was stepped to a TTL, or beyond.
+func (v *view) steppedTo(ttl int) bool {
+	return slices.ContainsFunc(v.o.Sent, func(s rawprobe.Sent) bool {
+		return s.Kind == rawprobe.Subject && s.Stepped() && s.TTL >= ttl
+	})
 }
 
 // behindAddress: the subject goes on behind the address that answers echoes: a

@@ -23,6 +23,7 @@ type check struct {
 // checks in the order in which one rules out the next: what this machine knows
 // by itself, what answered, what a silence means.
 var checks = []check{
+	{"way-lost", wayLost},
 	{"link-down", linkDown},
 	{"no-route", noRoute},
 	{"local-refusal", localRefusal},
@@ -55,6 +56,9 @@ func Explain(o *rawprobe.Observations) Diagnosis {
 			continue
 		}
 		v.pastFirewall(d)
+		v.gaps(d)
+		v.doubtChanged(d, c.name)
+		v.overheard(d)
 		d.Evidence = append(d.Evidence, v.context()...)
 		d.Path = v.path
 		d.Tries, d.Answered = v.tries, v.answered
@@ -75,6 +79,19 @@ func (v *view) pastFirewall(d *Diagnosis) {
 	}
 	d.weaken(Likely)
 	d.or(LocalFirewall, v.local(), "the probe went past this machine's own firewall, which may stop a connection")
+}
+
+// lost is how many packets that passed the tap's filter are not in the record.
+func (v *view) lost() uint64 { return v.o.Tap.Drops + uint64(v.o.Ignored.Excess) }
+
+// gaps weakens what rests on a silence, where the record has gaps.
+func (v *view) gaps(d *Diagnosis) {
+	silent := slices.ContainsFunc(d.Evidence, func(e Evidence) bool { return e.Rule == "silent-subject" })
+	if v.lost() == 0 || !silent || d.Certainty != Certain || d.Cause == RoutingLoop { // which routers' words prove
+		return
+	}
+	d.weaken(Likely)
+	d.or(Unknown, Fault{Where: Nowhere}, "this machine's own capture lost packets, which may have been answers")
 }
 
 // weaken lowers the certainty to at most c.
@@ -285,7 +302,11 @@ func (v *view) device(a netip.Addr) Fault {
 			ttl = i + 1
 		}
 	}
-	if ttl == 0 {
+	switch {
+	case ttl > 0:
+	case a == v.m.Route.Gateway:
+		ttl = 1
+	default:
 		ttl = UnknownTTL
 	}
 	return Fault{Where: Path, Hops: []Hop{{TTL: ttl, Address: a}}}

@@ -181,6 +181,100 @@ var cases = []explained{
 			why icmp-from-router`,
 	},
 
+	// What changed while the run went on.
+	{
+		name: "the interface went down before a SYN had left",
+		see:  "syn 0s refused=no-route\n after eth0 down",
+		want: `way-lost: network-down link-down certain
+			at local 0:me
+			why link-down`,
+	}, {
+		name: "the interface went down after a SYN had left",
+		see:  "syn 0s\n syn 0.6s refused=no-route\n after eth0 down",
+		want: `way-lost: network-down link-down likely
+			at local 0:me
+			or unknown@unknown
+			why link-down`,
+	}, {
+		name: "the carrier went after a SYN had left",
+		see:  "syn 0s\n syn 0.6s 1.2s unseen\n after eth0 no-carrier",
+		want: `way-lost: network-down link-down likely
+			at local 0:me
+			or unknown@unknown
+			why link-down`,
+	}, {
+		// A silence that was complete is as good an explanation.
+		name: "the interface was removed after the last SYN",
+		see:  silence + "after eth0 gone",
+		want: `way-lost: network-down link-down ambiguous
+			at local 0:me
+			or unknown@unknown
+			why link-down`,
+	}, {
+		name: "the host's echoes do not answer for the port",
+		see:  answered + "syn 0s\n syn 0.6s refused=link-down\n after eth0 down",
+		want: `way-lost: network-down link-down likely
+			at local 0:me
+			or unknown@unknown
+			why link-down echo-reply`,
+	}, {
+		name: "the route went away",
+		see:  "syn 0s\n syn 0.6s refused=no-route\n after route none",
+		want: `way-lost: network-down no-route likely
+			at local 0:me
+			or unknown@unknown
+			why no-route`,
+	}, {
+		name: "the route became a prohibit one, and the run was stopped",
+		see:  "syn 0s\n syn 0.6s refused=prohibit\n after route prohibit\n interrupted",
+		want: `way-lost: network-down no-route ambiguous
+			at local 0:me
+			or unknown@unknown
+			why no-route`,
+	}, {
+		// EINVAL, which is a blackhole route's else.
+		name: "the address was removed",
+		see:  "syn 0s\n syn 0.6s refused=blackhole\n after route no-address",
+		want: `way-lost: network-down no-address likely
+			at local 0:me
+			or unknown@unknown
+			why no-address`,
+	}, {
+		// The tap sees what comes for an address that is gone, no socket does.
+		name: "the address was removed under the answer",
+		see:  "syn 0s\n +300ms syn-ack swallowed\n syn 0.6s\n +0.3ms syn-ack swallowed\n after route no-address",
+		want: `way-lost: network-down no-address likely
+			at local 0:me
+			or local-firewall@local
+			why no-address`,
+	}, {
+		name: "the interface went down after the answer", misses: "way-lost",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n after eth0 down",
+		want: `syn-ack: open listening certain
+			why syn-ack same-distance changed echo-reply`,
+	}, {
+		name: "the route changed under a drop", misses: "way-lost",
+		see: "route link\n ask 0s answered\n" + alive + silence + "after route via other",
+		want: `silent-subject: drop host-firewall ambiguous
+			at destination 1:host
+			or not-accepting@destination network-firewall@path unknown@unknown
+			why silent-subject changed echo-reply`,
+	}, {
+		name: "the route changed under a dead next hop", misses: "way-lost",
+		see: deadHop + silence + "after route on eth1",
+		want: `dead-neighbor: network-down gateway-down ambiguous
+			at local 0:me 1:gw
+			or unknown@unknown
+			why dead-neighbor changed`,
+	}, {
+		name: "the route changed, and nothing was known anyway", misses: "way-lost",
+		see: "syn 0s\n end 0.5s\n after route via other",
+		want: `silent-subject: drop unknown ambiguous
+			at unknown
+			or network-firewall@path host-firewall@destination
+			why silent-subject changed`,
+	},
+
 	// This machine's own firewall, outwards.
 	{
 		name: "own OUTPUT drops, and is interrupted",
@@ -290,7 +384,7 @@ var cases = []explained{
 		name: "the same refusal from a router", misses: "local-refusal",
 		see: "syn 0s\n +0.1ms icmp refused from=gw",
 		want: `icmp-from-router: reject network-firewall certain
-			at path ?:gw
+			at path 1:gw
 			why icmp-from-router`,
 	},
 
@@ -391,7 +485,7 @@ var cases = []explained{
 		name: "an ICMP refusal, then a SYN-ACK",
 		see:  "syn 0s\n +0.3ms icmp refused from=gw\n +0.5ms syn-ack",
 		want: `conflicting-answers: reject network-firewall ambiguous
-			at path ?:gw
+			at path 1:gw
 			or port-closed@destination
 			why conflicting-answers`,
 	}, {
@@ -1108,6 +1202,60 @@ var cases = []explained{
 			at path 1:gw 2:r2
 			why silent-subject subject-path control-passes host-alive echo-reply`,
 	}, {
+		// One ACK of two got no answer: so may the SYNs have been lost.
+		name: "a firewall between the first two routers, or loss that an ACK met",
+		see: silence + alive + echoPath + "tcp-ack 1.5s ttl=2\n +0.3ms icmp expired from=r2\n tcp-ack 1.4s ttl=1\n tcp-ack 1.6s ttl=1\n +0.2ms icmp expired from=gw\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.6s 1.9s 2.2s 2.5s ttl=2",
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or host-firewall@destination return-path@path network-firewall@path
+			why silent-subject subject-path control-passes host-alive loss echo-reply`,
+	}, {
+		// So many SYNs are not lost by chance where one ACK of three was.
+		name: "a firewall between the first two routers, and loss that does not explain it",
+		see: silence + alive + echoPath + "tcp-ack 1.5s ttl=2\n +0.3ms icmp expired from=r2\n tcp-ack 1.4s ttl=1\n tcp-ack 1.6s ttl=1\n +0.2ms icmp expired from=gw\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" + strings.Repeat("syn 1.3s 1.4s 1.5s 1.6s 1.9s ttl=2\n", 4),
+		want: `bracket: drop network-firewall certain
+			at path 1:gw 2:r2
+			why silent-subject subject-path control-passes host-alive echo-reply`,
+	}, {
+		// What r2 said may be among what was lost.
+		name: "a firewall between the first two routers, but the tap lost packets",
+		see: silence + alive + echoPath + "tcp-ack 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n drops 3",
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or unknown@unknown
+			why silent-subject subject-path control-passes host-alive echo-reply tap-drops`,
+	}, {
+		// As for two of these, its limit may leave no word for the SYNs.
+		name: "a firewall behind a router that answers some of the controls only",
+		see: silence + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n tcp-443 2.1s 2.7s ttl=2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
+			"syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or network-firewall@path host-firewall@destination return-path@path
+			why silent-subject subject-path control-passes host-alive few-answers other-flows echo-reply`,
+	}, {
+		// Many who ask at once use up what a router may say (field note 3).
+		name: "a silent router refuses an ACK, and may have refused the SYNs",
+		see: silence + alive + "echo 1.3s 1.9s ttl=1\n echo 1.3s ttl=2\n +0.3ms icmp expired for echo from=r2\n echo 1.3s ttl=3\n +0.4ms echo-reply\n" +
+			"tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n tcp-ack 1.6s\n +0.2ms icmp refused from=gw\n" +
+			"syn 1.3s 1.9s 2.5s ttl=1\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:- 2:r2
+			or network-firewall@path
+			why silent-subject subject-path control-passes host-alive other-flows refused-ack echo-reply`,
+	}, {
+		name: "the only suspect refuses an ACK, and may have refused the SYNs",
+		see: silence + alive + echoPath + "tcp-443 1.5s ttl=1\n +0.2ms icmp expired from=gw\n tcp-ack 1.6s\n +0.2ms icmp refused from=gw\n" +
+			"syn 1.3s 1.9s 2.5s ttl=1\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw
+			or unknown@unknown
+			why silent-subject subject-path control-passes host-alive other-flows refused-ack echo-reply`,
+	}, {
 		// Errors about TCP may be what is dropped.
 		name: "a firewall between the first two routers, as far as echoes alone show",
 		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
@@ -1179,6 +1327,13 @@ var cases = []explained{
 		want: `loop: network-down routing-loop certain
 			at path 1:gw 2:r2
 			why silent-subject loop`,
+	}, {
+		name: "followed to the first hop only",
+		see:  silence + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n echo 1.3s ttl=1\n +0.2ms icmp expired from=gw",
+		want: `bracket: drop unknown ambiguous
+			at path 1:gw 2:-
+			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
+			why silent-subject subject-path silent-controls`,
 	}, {
 		// Field note 10: a router that forwards TTL 0 answers twice.
 		name: "adjacent repeats are no loop", misses: "loop",

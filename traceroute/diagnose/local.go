@@ -86,12 +86,12 @@ func noRoute(v *view) *Diagnosis {
 		d.Summary = fmt.Sprintf("This machine has no route to %s.", v.target)
 	case rawprobe.RouteNoAddress:
 		d.Cause = NoAddress
-		family := "IPv4"
+		family, other := "IPv4", "IPv6"
 		if v.target.Is6() {
-			family = "IPv6"
+			family, other = other, family
 		}
 		d.Summary = fmt.Sprintf("This machine has no %s address to reach %s from.", family, v.target)
-		d.Next = fmt.Sprintf("Give this machine an %s address, or use a target of the other family.", family)
+		d.Next = fmt.Sprintf("Give this machine an %s address, or use an %s address of the target.", family, other)
 		return d.because("no-address", "no usable %s source address; %s", family, by)
 	default:
 		article := "a"
@@ -218,7 +218,7 @@ func times(n int) string {
 // neverDeparted: the kernel took the SYN, the next hop answers, and the packet
 // was not seen to leave.
 func neverDeparted(v *view) *Diagnosis {
-	if v.departed || v.tries == 0 || v.o.Tap.Drops > 0 || len(v.subject) > 0 || v.path.Last(subjectName) > 0 {
+	if v.departed || v.tries == 0 || v.lost() > 0 || len(v.subject) > 0 || v.path.Last(subjectName) > 0 {
 		return nil
 	}
 	for i := range v.o.Replies {

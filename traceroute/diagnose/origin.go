@@ -44,12 +44,15 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 		// not lost: what is left of the TTLs has to do.
 	case o.depth > 0 && m < o.depth, v.routerAt(m):
 		early := m - 1 // the device is no farther away than m, and no nearer
-		for early > 1 && v.path.Hop(early).Of(subjectName).Status == traceroute.NotSent {
+		for early > 1 && v.unseen(early) {
 			early-- // nobody looked closer
 		}
 		o.hops = v.suspects(early, m)
 		switch {
 		case len(o.hops) > 2:
+		case v.crooked(m-1) || v.crooked(m):
+			// The way back is not the way there: what is left of the TTL names
+			// neither.
 		case seems == m-1 && m > 1, m > 1 && v.sameDistance(m-1, rs[0]):
 			o.hops = []Hop{v.hop(m - 1)}
 		case seems == m && m > 1:
@@ -91,6 +94,33 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 		o.hops = []Hop{v.hop(m - 1)}
 	}
 	return o
+}
+
+// unseen reports whether nothing is known of the subject at a TTL: it was not
+// sent, or got lost where a router answers others.
+func (v *view) unseen(ttl int) bool {
+	switch v.path.Hop(ttl).Of(subjectName).Status {
+	case traceroute.NotSent:
+		return true
+	case traceroute.Silent:
+		lost, _, _ := traceroute.Losses(v.o)
+		return lost > 0 || v.routerAt(ttl)
+	}
+	return false
+}
+
+// crooked reports whether the router at a TTL is farther away, or nearer, than
+// that by its own word.
+func (v *view) crooked(ttl int) bool {
+	spoke, straight := false, false
+	for i := range v.o.Replies {
+		r := &v.o.Replies[i]
+		if r.Meaning() == rawprobe.SaysExpired && r.Exact && v.o.Sent[r.Probe].TTL == ttl && v.o.Sent[r.Probe].Kind != rawprobe.OtherFlow {
+			spoke = true
+			straight = straight || r.Distance() == ttl-1
+		}
+	}
+	return spoke && !straight
 }
 
 // before reports whether a TTL that provoked an answer is too small for the host

@@ -321,6 +321,10 @@ func decode(b []byte) *rawprobe.Observations {
 			f.reply(o, "1ms", []string{"icmp", "expired", "from=" + []string{"gw", "r2"}[ttl%2]})
 		}
 	}
+	if d.rarely() {
+		f.after(&o.Machine, strings.Fields(pick(d, "eth0 down", "eth0 no-carrier", "eth0 gone", "route none",
+			"route prohibit", "route no-address", "route via other", "route on eth1")))
+	}
 	return o
 }
 

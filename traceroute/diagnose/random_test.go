@@ -579,18 +579,20 @@ type weakness struct {
 }
 
 var weaknesses = []weakness{
-	// An answer that came back from as far as the host's echo is taken for the
-	// host's own, at once: to step its TTL would cost another round trip.
-	{"same distance by another way back", func(n network, d *diagnose.Diagnosis, _ string) bool {
+	// What the last router says in the host's name comes first for the host's own
+	// TTL. Where its way back is as long as the host's no packet tells the two
+	// apart, and an answer from the host's distance is taken for the host's.
+	{"the last router's answer, from as far as the host's", func(n network, d *diagnose.Diagnosis, _ string) bool {
 		return (n.Back > 0 || n.Fork > 0) && slices.Contains(ownCauses, d.Cause) && has(d, "same-distance", "provoked-at-host")
 	}},
 	// Which of two hops made an answer in the host's name is told by the TTL
-	// that is left in it.
+	// that is left in it, as if the way back were the way there.
 	{"the device's own way back", func(n network, d *diagnose.Diagnosis, problem string) bool {
-		return (n.Back > 0 || n.Fork > 0 || n.Loss > 0) && has(d, "provoked-early") && kindOf(problem) == "wrong claim: the fault is not at"
+		return (n.Back > 0 || n.Fork > 0) && has(d, "provoked-early") && kindOf(problem) == "wrong claim: the fault is not at"
 	}},
-	{"loss that no echo meets", func(n network, d *diagnose.Diagnosis, _ string) bool {
-		return n.Loss > 0 && d.Verdict == diagnose.Drop && d.Certainty == diagnose.Certain
+	// A silence that five losses in a row made, where no other probe was lost.
+	{"loss that nothing else meets", func(n network, d *diagnose.Diagnosis, _ string) bool {
+		return n.Loss > 0 && d.Certainty == diagnose.Certain
 	}},
 	// The host's only answer is a SYN-ACK that it had to send again, and three
 	// of its round trips are waited for.
@@ -624,7 +626,7 @@ func (n network) weak(out *outcome) string {
 }
 
 // maxWeak is the largest share of networks for which a known weakness counts.
-const maxWeak = 0.01
+const maxWeak = 0.005
 
 // enough networks make a share.
 const enough = 400

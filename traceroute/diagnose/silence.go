@@ -18,15 +18,30 @@ const (
 	// rareChance is the largest probability at which "all lost by chance" is
 	// left aside.
 	rareChance = 1e-3
+	// rareBurst is the same for a claim that is to be certain where losses were
+	// seen: they come in bursts, and little is known of them.
+	rareBurst = 1e-5
 )
 
 // clockSlack is what scheduling may take off the intervals above.
 const clockSlack = 20 * time.Millisecond
 
-// patient reports whether the run waited long enough to speak of silence.
+// patient reports whether the run waited long enough to speak of silence: for
+// each of enough tries. One more that was just sent takes nothing from that.
 func (v *view) patient() bool {
-	n, first, last := v.taken()
-	return n >= silentTries && last.Sub(first) >= silentSpread-clockSlack && v.o.End.Sub(last) >= silentAfter-clockSlack
+	n := 0
+	var first, last time.Time
+	for i := range v.o.Sent {
+		s := &v.o.Sent[i]
+		if s.Kind != rawprobe.Subject || s.Stepped() || s.Refused != rawprobe.NotRefused || v.o.End.Sub(s.Time) < silentAfter-clockSlack {
+			continue
+		}
+		if n++; n == 1 {
+			first = s.Time
+		}
+		last = s.Time
+	}
+	return n >= silentTries && last.Sub(first) >= silentSpread-clockSlack
 }
 
 // silence adds the fact itself.
@@ -89,13 +104,13 @@ func deadNeighbor(v *view) *Diagnosis {
 	span := v.o.End.Sub(asks[0].Time)
 	d.because("dead-neighbor", "%d %s for %s over %s got no answer", len(asks), question, hop, seconds(span))
 	if v.m.Neighbor == "failed" || v.m.Neighbor == "incomplete" {
-		d.because("neighbor-table", "the kernel's own entry for it is %s", v.m.Neighbor)
+		d.because("neighbor-table", "the kernel's own neighbour entry for it is %s", v.m.Neighbor)
 	}
-	if len(asks) < silentTries || span < silentSpread || v.o.Tap.Drops > 0 {
+	if len(asks) < silentTries || span < silentSpread || v.lost() > 0 {
 		d.Certainty = Ambiguous
 		d.Summary = strings.Replace(d.Summary, "The host is down", "The host seems to be down", 1)
 		why := "the wait was too short to be sure"
-		if v.o.Tap.Drops > 0 {
+		if v.lost() > 0 {
 			why = "this machine's own capture lost packets, which may have been the answers"
 		}
 		d.or(Unknown, Fault{Where: Nowhere}, "%s", why)
@@ -124,7 +139,7 @@ func echoRefused(v *view) *Diagnosis {
 	switch r.Meaning() {
 	case rawprobe.SaysHostUnreachable:
 		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.destination())
-		d.Summary = fmt.Sprintf("The host seems to be down: the router %s can't reach it.", r.From)
+		d.Summary = fmt.Sprintf("The host seems to be down: the router %s says that it can't reach it.", r.From)
 		d.Next = fmt.Sprintf("Check that %s is up and connected to the network of %s.", v.target, r.From)
 	case rawprobe.SaysNetworkUnreachable:
 		d.Verdict, d.Cause = NetworkDown, NetUnreachable
@@ -158,19 +173,19 @@ func silentSubject(v *view) *Diagnosis {
 	}
 	switch {
 	case !v.patient():
-		d.Summary = fmt.Sprintf("No answer from port %d so far; the wait was too short to call it a drop.", v.port)
+		d.Summary = fmt.Sprintf("No answer from port %d so far; the wait was too short to be sure.", v.port)
 		if n, _, _ := v.taken(); n == 0 {
 			d.Summary = fmt.Sprintf("No SYN was sent: nothing is known about port %d.", v.port)
 		}
 		d.Next = "Try again and give it more time (a longer --timeout, more --tries)."
-		d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop the SYN")
-		d.or(HostFirewall, host, "the host's own firewall may drop it")
+		d.or(NetworkFirewall, somewhere(), "it may drop the SYN")
+		d.or(HostFirewall, host, "it may drop the SYN")
 	case alive && chance > rareChance:
 		d.Summary = fmt.Sprintf("No answer from port %d, but packets get lost on the way: this may be chance.", v.port)
 		d.Next = "Try again, and find out where packets get lost."
 		d.because("loss", "echoes get lost too; by chance alone all SYNs would be lost in %.1f %% of runs", 100*chance)
-		d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop the SYN")
-		d.or(HostFirewall, host, "the host's own firewall may drop it")
+		d.or(NetworkFirewall, somewhere(), "it may drop the SYN")
+		d.or(HostFirewall, host, "it may drop the SYN")
 	case alive && v.onLink():
 		d.Cause, d.Fault = HostFirewall, &host
 		d.Summary = fmt.Sprintf("The host is up and silently drops SYNs to port %d: its own firewall, as far as can be seen.", v.port)
@@ -179,10 +194,10 @@ func silentSubject(v *view) *Diagnosis {
 		d.or(NetworkFirewall, somewhere(), "a filter directly in front of the host looks the same: a security group, a hypervisor, a bridge")
 	case alive:
 		d.Summary = fmt.Sprintf("The host is up, but SYNs to port %d are silently dropped, on the way or by the host.", v.port)
-		d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop the SYN")
-		d.or(HostFirewall, host, "the host's own firewall may drop it")
+		d.or(NetworkFirewall, somewhere(), "it may drop the SYN")
+		d.or(HostFirewall, host, "it may drop the SYN")
 		d.or(NotAccepting, host, "a program with a full accept queue is silent too")
-		d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be dropped on the way back")
+		d.or(ReturnPath, somewhere(), "the SYN may arrive")
 	default:
 		v.nothingAlive(d)
 	}
@@ -211,10 +226,10 @@ func (v *view) nothingAlive(d *Diagnosis) {
 		d.or(NetworkFirewall, somewhere(), "a filter directly in front of the host looks the same: a security group, a hypervisor, a bridge")
 		return
 	}
-	d.or(NetworkFirewall, somewhere(), "a firewall on the way may drop everything for this host")
-	d.or(HostFirewall, host, "the host's own firewall may drop everything")
+	d.or(NetworkFirewall, somewhere(), "it may drop everything for this host")
+	d.or(HostFirewall, host, "it may drop everything")
 	d.or(HostUnreachable, host, "a host that died less than 10 s ago is silent until its router notices")
-	d.or(ReturnPath, somewhere(), "the answers may be dropped on their way back")
+	d.or(ReturnPath, somewhere(), "everything may arrive, and no answer come back")
 }
 
 // echoed adds that the host answers echoes, and how fast where that is known.
@@ -245,7 +260,7 @@ func (v *view) context() []Evidence {
 	if n := v.o.Ignored.Unprovoked; n > 0 {
 		d.because("ignored", "%s that no probe of ours provoked, and that were not believed", plural(n, "packet"))
 	}
-	if n := v.o.Tap.Drops; n > 0 {
+	if n := v.lost(); n > 0 {
 		d.because("tap-drops", "%s lost by this machine's own capture: what is missing may have come", plural(int(n), "packet"))
 	}
 	return d.Evidence

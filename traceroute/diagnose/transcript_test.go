@@ -27,6 +27,8 @@ import (
 //	rp_filter 1
 //	drops 2                     packets that the tap lost
 //	unprovoked 3                packets that were not believed
+//	after eth0 down             how the machine stood at the end: also no-carrier, gone
+//	after route none            likewise; after route via other, after route on eth1: another way
 //	interrupted
 //	end 0.9s
 //
@@ -195,6 +197,8 @@ func (f family) fact(o *rawprobe.Observations, words []string) {
 		o.Tap.Drops = uint64(number(arg))
 	case "unprovoked":
 		o.Ignored.Unprovoked = number(arg)
+	case "after":
+		f.after(m, words[1:])
 	case "interrupted":
 		o.Interrupted = true
 	case "end":
@@ -202,6 +206,23 @@ func (f family) fact(o *rawprobe.Observations, words []string) {
 	default:
 		panic(fmt.Sprintf("transcript: %q", words))
 	}
+}
+
+func (f family) after(m *rawprobe.Machine, words []string) {
+	a := &rawprobe.After{Interface: m.Interface, Route: m.Route}
+	switch arg := words[len(words)-1]; {
+	case words[0] == "eth0" && arg == "gone":
+		a.Interface = rawprobe.Interface{}
+	case words[0] == "eth0":
+		a.Interface.Up, a.Interface.Carrier = arg != "down", false
+	case words[1] == "via":
+		a.Route.Gateway = f.addr(arg)
+	case words[1] == "on":
+		a.Route.Interface = eth1
+	default:
+		a.Route.Outcome = rawprobe.RouteOutcome(arg)
+	}
+	m.After = a
 }
 
 func (f family) route(m *rawprobe.Machine, to string) {

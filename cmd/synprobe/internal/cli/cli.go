@@ -11,11 +11,14 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"synprobe/cmd/synprobe/internal/report"
 	"synprobe/rawprobe"
+	"synprobe/rawprobe/batch"
 	"synprobe/traceroute"
 	"synprobe/traceroute/diagnose"
 )
@@ -29,6 +32,12 @@ type Options struct {
 	Tries      int           // SYNs to send before silence counts; 0: as many as the proof needs
 	Timeout    time.Duration // 0: as long as the proof takes
 	Trace      traceroute.Options
+
+	// Opened, where not nil, is told that the target needs no more sockets. An
+	// error ends its run.
+	Opened func() error
+	// Watch, where not nil, is told of every packet: see rawprobe.Options.
+	Watch func(rawprobe.Seen)
 }
 
 // Prober observes one target. Where ctx ends before it has settled it returns
@@ -42,8 +51,9 @@ type Interface struct {
 }
 
 // Env is what the command line needs of the world. No field may be nil but
-// PrivilegeHint.
+// Confine and PrivilegeHint.
 type Env struct {
+	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Terminal       bool // Stdout is a terminal
 	ErrTerminal    bool // Stderr is one
@@ -66,8 +76,17 @@ type Env struct {
 	// a. It sends nothing.
 	Usable func(a netip.Addr, opt Options) bool
 
+	// Networks gives this machine's addresses, each with the length of its
+	// network's prefix where neighbours are found by ARP or neighbour
+	// discovery, else with its own.
+	Networks func() ([]netip.Prefix, error)
+
+	// Batch probes many targets: see batch.Run.
+	Batch   func(ctx context.Context, s *batch.Space, cfg batch.Config, emit func(*batch.Result)) (batch.Progress, error)
 	Probe   Prober
 	Explain func(*rawprobe.Observations) diagnose.Diagnosis
+	// Confine gives up what the process may do beyond keep, for good.
+	Confine func(keep rawprobe.Privilege) error
 	// PrivilegeHint says why a capability that the binary's file has takes no
 	// effect, or nothing.
 	PrivilegeHint func() string
@@ -88,6 +107,10 @@ func Main(argv []string) int {
 }
 
 // Run is Main in a given environment. It ends when ctx does.
+//
+// Whatever runs it, root by sudo as a rule, it keeps no more than each step
+// needs: before the arguments are parsed what opens sockets, and once the last
+// socket is open nothing at all.
 func Run(ctx context.Context, env Env, argv []string) (code int) {
 	r := &run{env: env, program: "synprobe"}
 	if len(argv) > 0 {
@@ -97,9 +120,36 @@ func Run(ctx context.Context, env Env, argv []string) (code int) {
 		if p := recover(); p != nil {
 			code = r.fail(nil, bug(p))
 		}
-		code = r.finish(code)
+		code = r.finish(max(code, r.closeCapture()))
 	}()
+	if err := r.confine(needs(r.args)); err != nil {
+		r.flags = &flags{json: asksJSON(r.args)}
+		return r.fail(nil, err)
+	}
 	return r.main(ctx)
+}
+
+// needs is what a run may need to begin with. Only who names a source port can
+// mean a reserved one.
+func needs(args []string) rawprobe.Privilege {
+	p := rawprobe.RawSockets
+	for _, a := range args {
+		if strings.HasPrefix(a, "--source-port") {
+			p |= rawprobe.LowPorts
+		}
+	}
+	return p
+}
+
+// confine gives up all privileges but keep.
+func (r *run) confine(keep rawprobe.Privilege) error {
+	if r.env.Confine == nil {
+		return nil
+	}
+	if err := r.env.Confine(keep); err != nil {
+		return &failure{kind: report.IOError, what: "give up privileges", why: err.Error(), hint: "run it as another user, with cap_net_raw"}
+	}
+	return nil
 }
 
 // run is one run of the program.
@@ -111,8 +161,12 @@ type run struct {
 	flags   *flags
 	style   report.Style
 	names   *resolver
-	refused bool  // the hint about privilege was printed
-	lost    error // why standard output takes no more; nil while it does
+	capture *capture // of -w, else nil
+	refused bool     // the hint about privilege was printed
+	lost    error    // why standard output takes no more; nil while it does
+
+	// unopened counts the targets that may still need a socket.
+	unopened atomic.Int64
 
 	// interruptions counts the targets whose lack of a verdict standard
 	// output does not show to a person.
@@ -139,7 +193,17 @@ func (r *run) main(ctx context.Context) int {
 		r.write([]byte(version() + "\n"))
 		return exitOK
 	}
+	if r.flags.many() {
+		return r.many(ctx)
+	}
+	if r.flags.read != "" {
+		r.style = r.flags.style(r.env)
+		return r.readCapture(ctx)
+	}
 	targets, err := r.plan(ctx)
+	if err == nil {
+		err = r.openCapture(targets)
+	}
 	if err != nil {
 		return r.fail(nil, err)
 	}

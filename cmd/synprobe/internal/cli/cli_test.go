@@ -22,6 +22,7 @@ import (
 
 	"synprobe/cmd/synprobe/internal/report"
 	"synprobe/rawprobe"
+	"synprobe/rawprobe/batch"
 	"synprobe/traceroute"
 	"synprobe/traceroute/diagnose"
 )
@@ -35,6 +36,8 @@ type world struct {
 	mu     sync.Mutex
 	probed []netip.AddrPort
 	opts   []Options
+
+	batches []batch.Config // what the engine was started with; see batch_test.go
 }
 
 var verdicts = map[uint16]diagnose.Verdict{
@@ -84,10 +87,17 @@ func newWorld() *world {
 		Owns: func(a netip.Addr) bool {
 			return a == netip.MustParseAddr("192.0.2.100") || a == netip.MustParseAddr("2001:db8::100")
 		},
-		Usable: func(netip.Addr, Options) bool { return true },
+		Usable:   func(netip.Addr, Options) bool { return true },
+		Networks: func() ([]netip.Prefix, error) { return nil, nil },
+		Stdin:    strings.NewReader(""),
+		Batch:    w.engine,
 		Probe: func(_ context.Context, target netip.AddrPort, opt Options) (*rawprobe.Observations, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
+			if err := opt.Opened(); err != nil {
+				return nil, err
+			}
+			opt.Opened = nil
 			w.probed, w.opts = append(w.probed, target), append(w.opts, opt)
 			return &rawprobe.Observations{Target: target}, nil
 		},
@@ -141,6 +151,9 @@ func TestArguments(t *testing.T) {
 		{"-s 192.0.2.100 both 80", "192.0.2.1:80"},
 		{"-s 2001:db8::100 both 80", "[2001:db8::1]:80"},
 		{"-- one 80", "192.0.2.1:80"},
+		{"192.0.2.1/32:80", "192.0.2.1:80"},
+		{"[2001:db8::1/128]:80", "[2001:db8::1]:80"},
+		{"192.0.2.1/32 80", "192.0.2.1:80"},
 		{"one. 80", ""}, // the fake name server does not know it
 	} {
 		w := newWorld()
@@ -170,6 +183,60 @@ func TestOptions(t *testing.T) {
 	}
 	if code != 0 || len(w.opts) != 1 || !reflect.DeepEqual(w.opts[0], want) {
 		t.Errorf("exit %d, options %+v, want %+v", code, w.opts, want)
+	}
+}
+
+// TestConfined looks at what is kept, and when it is given up: everything once
+// the last target has its sockets, whichever that is, or has failed without.
+func TestConfined(t *testing.T) {
+	const raw, low = rawprobe.RawSockets, rawprobe.LowPorts
+	for _, test := range []struct {
+		args string
+		want []any // of privileges kept, and ports probed, in that order
+	}{
+		{"one 80", []any{raw, "probe 80", rawprobe.Privilege(0), "open 80"}},
+		{"--source-port=80 one 80", []any{raw | low, "probe 80", rawprobe.Privilege(0), "open 80"}},
+		{"--source-port 80 one:80 one:81", []any{raw | low, "probe 80", "open 80", "probe 81", rawprobe.Privilege(0), "open 81"}},
+		{"--help", []any{raw}},
+		{"--nonsense", []any{raw}},
+		// The first target never gets as far as a socket.
+		{"--source-port=4000 nowhere:80 one:81", []any{raw | low, "probe 81", rawprobe.Privilege(0), "open 81"}},
+		{"--source-port=4000 one:81 nowhere:80", []any{raw | low, "probe 81", "open 81", rawprobe.Privilege(0)}},
+	} {
+		w := newWorld()
+		var got []any
+		w.Confine = func(keep rawprobe.Privilege) error {
+			got = append(got, keep)
+			return nil
+		}
+		w.Probe = func(_ context.Context, target netip.AddrPort, opt Options) (*rawprobe.Observations, error) {
+			got = append(got, fmt.Sprintf("probe %d", target.Port()))
+			err := opt.Opened()
+			got = append(got, fmt.Sprintf("open %d", target.Port()))
+			return &rawprobe.Observations{Target: target}, err
+		}
+		w.run(strings.Fields(test.args)...)
+		if !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s: %v, want %v", test.args, got, test.want)
+		}
+	}
+}
+
+// TestNotConfined has a process that can't give up its privileges: nothing is
+// done with them.
+func TestNotConfined(t *testing.T) {
+	for _, allowed := range []int{0, 1} { // calls that succeed
+		w := newWorld()
+		calls := 0
+		w.Confine = func(rawprobe.Privilege) error {
+			if calls++; calls > allowed {
+				return errors.New("no way")
+			}
+			return nil
+		}
+		if code := w.run("one", "80"); code != exitIO || len(w.probed) != 0 || w.out.Len() != 0 || !strings.Contains(w.err.String(), "no way") {
+			t.Errorf("%d calls allowed: exit %d, %d probed, %s%s", allowed, code, len(w.probed), &w.out, &w.err)
+		}
 	}
 }
 
@@ -207,9 +274,9 @@ func TestBadInput(t *testing.T) {
 		{[]string{"one", "2\x002"}, `port "2\x002": neither a number nor a known service`, "a port is"},
 		{[]string{"one", ""}, `port "": empty`, "a port is"},
 		{[]string{"one:"}, `port "" in one:: empty`, "a port is"},
-		{[]string{"one", "22,80"}, "port 22,80: lists of ports can't be probed yet", "HOST:PORT"},
-		{[]string{"one:8000-8010"}, "port 8000-8010: lists of ports can't be probed yet", "HOST:PORT"},
-		{[]string{"10.0.0.0/24:22"}, "10.0.0.0/24:22: networks can't be probed yet", "each address"},
+		{[]string{"one", "22,"}, `port "" in 22,: empty`, "a port is"},
+		{[]string{"one:8010-8000"}, "ports 8010-8000: the first is above the last", "8000-8010"},
+		{[]string{"10.0.0.1/24:22"}, "10.0.0.1/24: the address has bits behind the prefix; the network is 10.0.0.0/24", "without a slash"},
 		{[]string{"https://one:443"}, "https://one:443: a URL, not a host and a port", "HOST PORT"},
 		{[]string{"one"}, "one: no port", "HOST PORT"},
 		{[]string{"::1"}, "::1: no port", "HOST PORT"},

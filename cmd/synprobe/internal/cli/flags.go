@@ -19,6 +19,7 @@ import (
 const usage = `Usage:
   synprobe [flags] HOST PORT
   synprobe [flags] HOST:PORT...
+  synprobe [flags] NETWORK:PORTS...
 
 Try synprobe --help.
 `
@@ -28,6 +29,8 @@ const help = `synprobe says what happens to a TCP connection attempt, and who do
 Usage:
   synprobe [flags] HOST PORT       as telnet
   synprobe [flags] HOST:PORT...    several targets
+  synprobe [flags] NETWORK:PORTS   many targets: see below
+  synprobe -r FILE [HOST PORT]     a capture
 
   HOST is a name, an IPv4 address or an IPv6 address; PORT a number or the name
   of a service. With :PORT an IPv6 address stands in brackets.
@@ -42,6 +45,11 @@ Which way:
   -i, --interface NAME     send on this interface
   -s, --source ADDRESS     send from this address of this machine
       --source-port PORT   send from this port; several targets then take turns
+
+Instead of the network:
+  -r, --read FILE          explain a capture, pcap or pcapng, synprobe's own or
+                           of another program that connects; - is standard
+                           input; HOST PORT chooses where there are several
 
 How hard:
   -t, --timeout DURATION   end after this long, as 2s or 500ms
@@ -66,6 +74,10 @@ What to print:
   -j, --json               one JSON object for each target, on one line
   -n, --no-names           no names for addresses and ports
   -v, --verbose            every packet, and what this machine knows (text only)
+  -w, --write FILE         every packet sent and received, and the answer, as
+                           pcapng; - is standard output, and the text then goes
+                           to standard error
+      --force              let --write replace a file
   -q, --quiet              one line for each target: verdict, cause, target
                            (text only)
       --color WHEN         auto, always or never (default: auto, which heeds
@@ -73,13 +85,37 @@ What to print:
       --version            print the version
   -h, --help               print this
 
+Many targets: networks, lists of ports, or any of these flags. Each target gets
+  one line, and no path is traced.
+
+    synprobe 10.0.0.0/24:22,80,8000-8010 '[2001:db8::/120]:22'
+    synprobe 10.0.0.0/16 22,443 --csv > now.csv
+
+      --targets FILE       one HOST:PORT, NETWORK:PORTS or HOST PORT a line, #
+                           for comments; - is standard input
+      --skip-bad           leave out the lines of a file that are wrong
+      --rate PPS           send so many packets a second (default: 1000); 0 is
+                           as fast as it goes
+      --shard I/N          the I-th of N parts of the targets
+      --resume FILE        keep the state in FILE, and go on from there
+      --csv                comma-separated values
+      --expect FILE        print only what differs from FILE, whose lines are
+                           HOST PORT VERDICT or an earlier run's JSON; exits
+                           with 7 if anything does
+      --explain            afterwards the full diagnosis of what is not open,
+                           with one trace for each host and verdict
+      --link-layer         send Ethernet frames past this machine's IP stack:
+                           faster, but its own firewall, NAT and policy
+                           routing are then not tested
+
 Exit codes:
   0  open            64  usage                      75  name servers silent
   1  reject          68  the name does not exist    77  not permitted
   3  drop            70  a bug in synprobe         130  interrupted before a
   4  host-down       74  this machine could not         verdict
-  5  network-down        send, watch or write
-  6  partial
+  5  network-down        send, watch, read
+  6  partial             or write
+  7  --expect found differences
   Of several targets the highest counts.
 
 Probing needs root, or once: sudo setcap cap_net_raw+ep /path/to/synprobe
@@ -93,8 +129,11 @@ type flags struct {
 	verbose       bool
 	quiet         bool
 	version, help bool
+	write, read   string // files; - is standard output or input
+	force         bool
 	color         string // auto, always or never
 	opt           Options
+	batch         batchFlags
 	args          []string
 }
 
@@ -160,8 +199,12 @@ func parseFlags(args []string) (*flags, error) {
 	set.BoolVarP(&f.verbose, "verbose", "v", false, "")
 	set.BoolVarP(&f.quiet, "quiet", "q", false, "")
 	set.StringVar(&f.color, "color", "auto", "")
+	set.StringVarP(&f.write, "write", "w", "", "")
+	set.StringVarP(&f.read, "read", "r", "", "")
+	set.BoolVar(&f.force, "force", false, "")
 	set.BoolVar(&f.version, "version", false, "")
 	set.BoolVarP(&f.help, "help", "h", false, "")
+	f.batch.add(set)
 	set.Usage = func() {}
 	if err := set.Parse(args); err != nil {
 		return f, flagError(err)
@@ -221,7 +264,37 @@ func parseFlags(args []string) (*flags, error) {
 		}
 		f.opt.Tries = n
 	}
-	return f, f.traceFlags(set, trace, maxHops, flows, controlPorts)
+	if err := f.fileFlags(set); err != nil {
+		return f, err
+	}
+	if err := f.traceFlags(set, trace, maxHops, flows, controlPorts); err != nil {
+		return f, err
+	}
+	return f, f.checkBatch(set)
+}
+
+// fileFlags checks the flags about captures.
+func (f *flags) fileFlags(set *pflag.FlagSet) error {
+	for _, name := range []string{"write", "read"} {
+		if v := set.Lookup(name); v.Changed && v.Value.String() == "" {
+			return misuse("--"+name+` ""`, "empty", "the name of a file, or - for standard "+map[string]string{"write": "output", "read": "input"}[name])
+		}
+	}
+	if f.force && f.write == "" {
+		return misuse("--force", "it is for --write", "")
+	}
+	if f.read == "" {
+		return nil
+	}
+	for _, name := range []string{
+		"write", "ipv4", "ipv6", "interface", "source", "source-port", "timeout", "tries",
+		"trace", "max-hops", "flows", "control-port", "prove",
+	} {
+		if set.Changed(name) {
+			return misuse("--read and --"+name, "they exclude each other", "--read sends nothing")
+		}
+	}
+	return nil
 }
 
 // traceFlags checks the flags about the path.

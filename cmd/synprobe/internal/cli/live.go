@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"synprobe/rawprobe"
+	"synprobe/rawprobe/batch"
 	"synprobe/traceroute/diagnose"
 )
 
@@ -17,6 +18,7 @@ func live() Env {
 	// a cancelled lookup leaves behind.
 	resolver := &net.Resolver{PreferGo: true}
 	return Env{
+		Stdin:    os.Stdin,
 		Stdout:   os.Stdout,
 		Stderr:   os.Stderr,
 		Terminal: isTerminal(os.Stdout),
@@ -42,8 +44,11 @@ func live() Env {
 		Interfaces:    interfaces,
 		Owns:          owns,
 		Usable:        usable,
+		Networks:      networks,
+		Batch:         batch.Run,
 		Probe:         probe,
 		Explain:       diagnose.Explain,
+		Confine:       rawprobe.Confine,
 		PrivilegeHint: rawprobe.PrivilegeHint,
 	}
 }
@@ -88,6 +93,30 @@ func owns(a netip.Addr) bool {
 	}
 	_ = c.Close()
 	return true
+}
+
+// networks lists this machine's addresses. Hosts of a network are found by
+// address resolution where the interface has a hardware address.
+func networks() ([]netip.Prefix, error) {
+	all, err := net.Interfaces()
+	var found []netip.Prefix
+	for _, i := range all {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue // it may just have gone
+		}
+		for _, own := range addrs {
+			p, err := netip.ParsePrefix(own.String())
+			if err != nil {
+				continue
+			}
+			if len(i.HardwareAddr) == 0 || i.Flags&net.FlagPointToPoint != 0 {
+				p = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+			}
+			found = append(found, p)
+		}
+	}
+	return found, err
 }
 
 // usable connects a UDP socket, which looks up the route and the source

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 
 	"synprobe/cmd/synprobe/internal/report"
 	"synprobe/traceroute"
@@ -39,6 +40,7 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 		atOnce = 1 // one port is held by one run at a time
 	}
 	slots := make(chan struct{}, atOnce)
+	r.unopened.Store(int64(len(targets)))
 	outcomes := make([]chan outcome, len(targets))
 	for i := range outcomes {
 		outcomes[i] = make(chan outcome, 1)
@@ -56,25 +58,34 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 	code := exitOK
 	for i, c := range outcomes {
 		o := <-c // each target has an outcome, an interrupted one too
-		switch {
-		case r.lost != nil:
-			// Nobody reads: only wait until all has been given back.
-		case o.err == nil:
-			code = max(code, r.show(o.result, i == 0))
-		default:
-			code = max(code, r.fail(o.target, o.err))
+		if r.lost == nil {
+			code = max(code, r.present(o, i == 0))
 		}
 		if r.lost != nil {
-			cancel()
+			cancel() // nobody reads: only wait until all has been given back
 		}
 	}
+	r.sayInterrupted(len(targets))
+	return code
+}
+
+// present prints what became of one target and returns its exit code.
+func (r *run) present(o outcome, first bool) int {
+	if o.err != nil {
+		return r.fail(o.target, o.err)
+	}
+	return r.show(o.result, first)
+}
+
+// sayInterrupted tells a person how many of so many targets have no verdict,
+// where standard output does not.
+func (r *run) sayInterrupted(targets int) {
 	switch n := r.interruptions; {
-	case n > 0 && len(targets) == 1:
+	case n > 0 && targets == 1:
 		_, _ = fmt.Fprintf(r.env.Stderr, "synprobe: interrupted: there was no verdict yet\n")
 	case n > 0:
-		_, _ = fmt.Fprintf(r.env.Stderr, "synprobe: interrupted: %d of %d targets have no verdict\n", n, len(targets))
+		_, _ = fmt.Fprintf(r.env.Stderr, "synprobe: interrupted: %d of %d targets have no verdict\n", n, targets)
 	}
-	return code
 }
 
 // probe does all for one target but to print it.
@@ -83,6 +94,12 @@ func (r *run) probe(ctx context.Context, t *target) (o outcome) {
 	defer func() {
 		if p := recover(); p != nil {
 			o.result, o.err = nil, bug(p)
+		}
+	}()
+	opened := sync.OnceValue(r.opened)
+	defer func() {
+		if err := opened(); err != nil { // where it came to no sockets
+			o.result, o.err = nil, err
 		}
 	}()
 	if ctx.Err() != nil {
@@ -102,6 +119,10 @@ func (r *run) probe(ctx context.Context, t *target) (o outcome) {
 	resolved.addr = addr
 	o.target = &resolved
 	opt := r.flags.opt
+	opt.Opened = opened
+	if r.capture != nil {
+		opt.Watch = r.capture.watch(t)
+	}
 	wait := countdown{env: &r.env}
 	if opt.Trace.Prove {
 		opt.Trace.Waiting = wait.start
@@ -117,10 +138,22 @@ func (r *run) probe(ctx context.Context, t *target) (o outcome) {
 		return o
 	}
 	o.result = report.New(t.host, all, seen, r.env.Explain(seen))
+	if r.capture != nil {
+		r.capture.end(t, all, seen, o.result)
+	}
 	if !r.flags.noNames && !r.flags.json && !r.flags.quiet {
 		o.result.Names = r.reverse(ctx, o.result.Devices())
 	}
 	return o
+}
+
+// opened gives up the last privileges when no target needs a socket any more:
+// what the network says to the last one is read without any.
+func (r *run) opened() error {
+	if r.unopened.Add(-1) > 0 {
+		return nil
+	}
+	return r.confine(0)
 }
 
 // show prints one result in one write and returns its exit code.

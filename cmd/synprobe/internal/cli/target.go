@@ -16,6 +16,8 @@ type target struct {
 	host string     // as typed, without brackets
 	addr netip.Addr // of a host that is an address; the zero Addr for a name
 	port uint16
+
+	number int // of the targets of the command line, from 1
 }
 
 // plan reads the targets and checks them, and the flags, against this machine.
@@ -26,19 +28,13 @@ func (r *run) plan(ctx context.Context) ([]*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	interfaces, err := r.env.Interfaces()
+	interfaces, err := r.machine()
 	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	if name := r.flags.opt.Interface; name != "" && !slices.ContainsFunc(interfaces, func(i Interface) bool { return i.Name == name }) {
-		return nil, misuse("--interface "+report.Escape(name), "there is no such interface", ourInterfaces(interfaces))
-	}
-	if src := r.flags.opt.Source; src.IsValid() && !r.env.Owns(src) {
-		return nil, misuse("--source "+src.String(), "not an address of this machine", "leave it out to let the route decide")
+		return nil, err
 	}
 	var targets []*target
 	for _, p := range pairs {
-		t := &target{host: p.host}
+		t := &target{host: p.single()}
 		if err := r.readHost(t, interfaces); err != nil {
 			err.target = t
 			return nil, err
@@ -51,6 +47,22 @@ func (r *run) plan(ctx context.Context) ([]*target, error) {
 		targets = append(targets, t)
 	}
 	return targets, nil
+}
+
+// machine lists the interfaces, and checks the flags that name what this
+// machine has.
+func (r *run) machine() ([]Interface, error) {
+	interfaces, err := r.env.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	if name := r.flags.opt.Interface; name != "" && !slices.ContainsFunc(interfaces, func(i Interface) bool { return i.Name == name }) {
+		return nil, misuse("--interface "+report.Escape(name), "there is no such interface", ourInterfaces(interfaces))
+	}
+	if src := r.flags.opt.Source; src.IsValid() && !r.env.Owns(src) {
+		return nil, misuse("--source "+src.String(), "not an address of this machine", "leave it out to let the route decide")
+	}
+	return interfaces, nil
 }
 
 // pair is a host and a port as typed.
@@ -116,22 +128,44 @@ func splitHostPort(s string) (pair, error) {
 	switch {
 	case strings.Contains(s, "://"):
 		return pair{}, misuse(report.Escape(s), "a URL, not a host and a port", "give HOST PORT, as in: synprobe db.example.com 5432")
-	case strings.Contains(s, "/"):
-		return pair{}, misuse(report.Escape(s), "networks can't be probed yet", "name each address")
 	case strings.HasPrefix(s, "["):
 		host, rest, closed := strings.Cut(s[1:], "]")
-		if _, err := netip.ParseAddr(host); !closed || err != nil || !strings.Contains(host, ":") || rest != "" && rest[0] != ':' {
+		if !closed || !isAddress(host) || !strings.Contains(host, ":") || rest != "" && rest[0] != ':' {
 			return pair{}, misuse(report.Escape(s), "not an IPv6 address in brackets, with :PORT behind", "as in [2001:db8::1]:22")
 		}
 		return pair{host, strings.TrimPrefix(rest, ":"), rest != ""}, nil
 	case strings.Count(s, ":") > 1:
-		if _, err := netip.ParseAddr(s); err != nil {
+		if !isAddress(s) {
 			return pair{}, misuse(report.Escape(s), "not an IPv6 address, and too many colons for HOST:PORT", "as in [2001:db8::1]:22")
 		}
 		return pair{host: s}, nil
 	}
 	host, port, colon := strings.Cut(s, ":")
 	return pair{host, port, colon}, nil
+}
+
+// isAddress reports whether s is the address of a host or of a network.
+func isAddress(s string) bool {
+	_, err := netip.ParseAddr(s)
+	if err != nil {
+		_, err = netip.ParsePrefix(s)
+	}
+	return err == nil
+}
+
+// wide reports whether a pair may be more than one target: a network, but for
+// one of a single address, or a list of ports.
+func (p pair) wide() bool {
+	from, to, ranged := strings.Cut(p.port, "-")
+	return strings.Contains(p.host, "/") && p.single() == p.host || strings.Contains(p.port, ",") || ranged && isPort(from) && isPort(to)
+}
+
+// single is the host without a slash that says that it is one address.
+func (p pair) single() string {
+	if n, err := netip.ParsePrefix(p.host); err == nil && n.IsSingleIP() {
+		return n.Addr().String()
+	}
+	return p.host
 }
 
 // badPort is the failure for a port that is none. where is the argument that
@@ -146,8 +180,6 @@ func badPort(port, where string) *failure {
 	switch {
 	case port == "":
 		return misuse(what, "empty", hint)
-	case strings.Contains(port, ","), isPort(strings.ReplaceAll(digits, "-", "")) && strings.Contains(digits, "-"):
-		return misuse(what, "lists of ports can't be probed yet", "name each target as HOST:PORT")
 	case isPort(digits):
 		return misuse(what, "not from 1 to 65535", hint)
 	default:

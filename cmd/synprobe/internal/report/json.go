@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"time"
+	"unicode"
 
 	"synprobe/traceroute"
 	"synprobe/traceroute/diagnose"
@@ -235,6 +236,31 @@ func writeLine(w io.Writer, v any) error {
 	if err := e.Encode(v); err != nil {
 		return fmt.Errorf("encode: %w", err)
 	}
-	_, err := w.Write(b.Bytes())
+	_, err := w.Write(plain(b.Bytes()))
 	return err
 }
+
+// plain escapes what could do something to a terminal and is left as it is by
+// the encoder, which escapes what JSON demands (RFC 8259, section 7): DEL, the
+// controls of C1, and what turns the direction of text. Such characters can stand
+// in strings alone.
+func plain(line []byte) []byte {
+	if bytes.IndexFunc(line, unprintable) < 0 {
+		return line
+	}
+	var b bytes.Buffer
+	for _, r := range string(line) {
+		switch {
+		case !unprintable(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			r -= 0x10000 // two surrogates, of ten bits each
+			fmt.Fprintf(&b, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.Bytes()
+}
+
+func unprintable(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }

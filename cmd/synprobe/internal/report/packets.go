@@ -86,6 +86,7 @@ func (r *Result) unused() string {
 	add(i.Malformed, "malformed")
 	add(i.Duplicates, "seen twice")
 	add(i.Advice, "mere advice")
+	add(i.Excess, "more than a record holds")
 	add(int(min(r.seen.Tap.Drops, 1<<30)), "lost because the capture was full")
 	return strings.Join(parts, ", ")
 }
@@ -100,10 +101,7 @@ type row struct {
 func (r *Result) packets() []row {
 	var rows []row
 	at := func(t time.Time, cells ...string) { rows = append(rows, row{t, cells}) }
-	ask := "ARP request"
-	if r.target.Addr().Is6() {
-		ask = "neighbour solicitation"
-	}
+	ask := r.askWords()
 	for _, a := range r.seen.Asks {
 		at(a.Time, "sent", ask, r.source.neighbour.String())
 		if !a.Answered.IsZero() {
@@ -112,18 +110,16 @@ func (r *Result) packets() []row {
 	}
 	for i := range r.seen.Sent {
 		s := &r.seen.Sent[i]
-		t, detail := s.Time, ""
+		detail := ""
 		switch flow, translated := s.Translated(); {
 		case s.Refused != rawprobe.NotRefused:
 			detail = "refused by the kernel: " + string(s.Refused)
 		case s.Departed == nil:
 			detail = "not seen to leave"
 		case translated:
-			t, detail = s.Departed.Time, fmt.Sprintf("left as %s", flowWords(flow))
-		default:
-			t = s.Departed.Time
+			detail = fmt.Sprintf("left as %s", flowWords(flow))
 		}
-		at(t, "sent", fmt.Sprintf("%s, try %d", probeWords(s.Kind), s.Try), flowWords(s.Flow), fmt.Sprintf("TTL %d", s.TTL), detail)
+		at(left(s), "sent", fmt.Sprintf("%s, try %d", probeWords(s.Kind), s.Try), flowWords(s.Flow), fmt.Sprintf("TTL %d", s.TTL), detail)
 	}
 	for _, reply := range r.seen.Replies {
 		detail := ""
@@ -138,6 +134,23 @@ func (r *Result) packets() []row {
 	}
 	slices.SortStableFunc(rows, func(a, b row) int { return a.at.Compare(b.at) })
 	return rows
+}
+
+// askWords is what asks for the next hop.
+func (r *Result) askWords() string {
+	if r.target.Addr().Is6() {
+		return "neighbour solicitation"
+	}
+	return "ARP request"
+}
+
+// left is when a probe left this machine, or was handed to the kernel where it
+// was not seen to leave.
+func left(s *rawprobe.Sent) time.Time {
+	if s.Refused == rawprobe.NotRefused && s.Departed != nil {
+		return s.Departed.Time
+	}
+	return s.Time
 }
 
 // table prints rows in columns, each with its time since the start.

@@ -17,12 +17,27 @@ const subjectName = string(rawprobe.Subject)
 const maxControls = 2
 
 // picture prints the path as a table: a row for each hop, a column for the
-// subject and for each control, a line where the subject stops.
+// subject and for each control, a line where the subject stops or is refused.
 func (r *Result) picture(p *printer) {
-	path := r.diagnosis.Path
-	if len(path.Hops) == 0 {
+	if len(r.diagnosis.Path.Hops) == 0 {
 		return
 	}
+	ttl, word := r.stop(), "stops here"
+	if ttl < 0 {
+		ttl, word = r.refusal()
+	}
+	for i, line := range columns(r.steps()) {
+		p.line(margin + line)
+		if i > 0 && i-1 == ttl {
+			p.line(margin + rule(word, utf8.RuneCountInString(line)))
+		}
+	}
+	p.blank()
+}
+
+// steps is the table: its head, this machine, and the hops from TTL 1 up.
+func (r *Result) steps() [][]string {
+	path := r.diagnosis.Path
 	controls := shown(path)
 	rows := [][]string{{"hop", "address", "rtt", fmt.Sprintf("to :%d", r.target.Port())}}
 	first := []string{"0", address(r.source.address.WithZone("")), "", "sent"}
@@ -40,7 +55,7 @@ func (r *Result) picture(p *printer) {
 			row[1] += a.String()
 		}
 		if row[1] == "" {
-			row[1] = "(no answer)"
+			row[1] = r.blamed(h.TTL)
 		}
 		if h.RTT > 0 {
 			row[2] = rttWords(h.RTT)
@@ -50,14 +65,7 @@ func (r *Result) picture(p *printer) {
 		}
 		rows = append(rows, row)
 	}
-	stop := r.stop()
-	for i, line := range columns(rows) {
-		p.line(margin + line)
-		if i > 0 && i-1 == stop {
-			p.line(margin + rule(utf8.RuneCountInString(line)))
-		}
-	}
-	p.blank()
+	return rows
 }
 
 // stop is the TTL after which the subject is lost, -1 where it is not lost on
@@ -67,11 +75,50 @@ func (r *Result) stop() int {
 	if d.Verdict != diagnose.Drop && d.Verdict != diagnose.Partial {
 		return -1
 	}
+	for i := range d.Path.Hops {
+		if d.Path.Hops[i].Host && d.Path.Hops[i].Of(subjectName).Status == traceroute.Answers {
+			return -1 // this flow gets there
+		}
+	}
 	last := d.Path.Last(subjectName)
 	if last >= len(d.Path.Hops) {
 		return -1
 	}
 	return last
+}
+
+// refusal is the TTL of the one device on the path that turned the subject away,
+// and how to mark it; -1 where there is none. Its own row says that the subject
+// passes where it answered for a smaller TTL too.
+func (r *Result) refusal() (ttl int, word string) {
+	d := r.diagnosis
+	if d.Fault == nil || d.Fault.Where != diagnose.Path || len(d.Fault.Hops) != 1 {
+		return -1, ""
+	}
+	switch ttl = d.Fault.Hops[0].TTL; {
+	case ttl < 1 || ttl > len(d.Path.Hops):
+		return -1, ""
+	case d.Verdict == diagnose.Reject:
+		return ttl, "refused here"
+	case d.Cause == diagnose.NetUnreachable:
+		return ttl, "no route here"
+	case d.Cause == diagnose.Proxy:
+		return ttl, "answered here"
+	}
+	return -1, ""
+}
+
+// blamed is the address of the fault's device at a TTL where no probe that was
+// stepped got an answer.
+func (r *Result) blamed(ttl int) string {
+	if f := r.diagnosis.Fault; f != nil {
+		for _, h := range f.Hops {
+			if h.TTL == ttl && h.Address.IsValid() {
+				return h.Address.String()
+			}
+		}
+	}
+	return "(no answer)"
 }
 
 // shown are the controls of the picture: those that were answered, echo first.
@@ -135,8 +182,7 @@ func columns(rows [][]string) []string {
 }
 
 // rule is the line at which the subject stops.
-func rule(width int) string {
-	const word = " stops here "
-	side := max((width-len(word))/2, 3)
-	return strings.Repeat("─", side) + word + strings.Repeat("─", side)
+func rule(word string, width int) string {
+	side := max((width-len(word)-2)/2, 3)
+	return strings.Repeat("─", side) + " " + word + " " + strings.Repeat("─", side)
 }

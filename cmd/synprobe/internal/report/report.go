@@ -66,6 +66,9 @@ func (r *Result) Interrupted() bool { return r.seen.Interrupted }
 // Verdict is the verdict of the diagnosis. It means nothing where Interrupted.
 func (r *Result) Verdict() diagnose.Verdict { return r.diagnosis.Verdict }
 
+// Diagnosis is what the result says. It means nothing where Interrupted.
+func (r *Result) Diagnosis() diagnose.Diagnosis { return r.diagnosis }
+
 // Devices are the addresses that a reader may want the names of: every suspect
 // in the diagnosis but the target and this machine.
 func (r *Result) Devices() []netip.Addr {

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -591,6 +592,35 @@ func TestNothingEscapes(t *testing.T) {
 		if strings.ContainsAny(out, "\x1b\x07\r") {
 			t.Errorf("%s lets an escape through: %q", f.name, b.String())
 		}
+	}
+}
+
+// JSON is made of text that a terminal can bear, and means the same.
+func TestJSONIsPlain(t *testing.T) {
+	const evil = "x\x1b[2J\u009b2J\x7f\u202e\u2066\u200f\U000e0041\U0010fffd\ufeff straße 漢字 \U0001f600"
+	var b bytes.Buffer
+	if err := (Failure{Name: evil, Kind: UsageError, Message: evil}).ToJSON(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range strings.TrimSuffix(b.String(), "\n") {
+		if !unicode.IsPrint(r) {
+			t.Errorf("%U in %q", r, b.String())
+		}
+	}
+	var got jsonFailure
+	if err := json.Unmarshal(b.Bytes(), &got); err != nil || got.Target.Name != evil || got.Error.Message != evil {
+		t.Errorf("%v, %q", err, b.String())
+	}
+	if !strings.Contains(b.String(), "straße 漢字 \U0001f600") {
+		t.Errorf("letters are escaped: %q", b.String())
+	}
+}
+
+// What a record could not hold is told.
+func TestExcess(t *testing.T) {
+	r := &Result{seen: &rawprobe.Observations{Ignored: rawprobe.Ignored{Excess: 7}}}
+	if got := r.unused(); got != "7 more than a record holds" {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -97,9 +97,13 @@ func (r *Result) subject(s Style) string {
 
 // addressLine lists a name's addresses where there was a choice.
 func (r *Result) addressLine(p *printer) {
-	if len(r.addresses) < 2 {
-		return
+	if all := r.allAddresses(); len(all) > 1 {
+		p.hanging(margin, "Addresses: ", words(strings.Join(all, ", ")))
 	}
+}
+
+// allAddresses are the name's addresses, the one that was probed marked.
+func (r *Result) allAddresses() []string {
 	var all []string
 	for _, a := range r.addresses {
 		text := Escape(a.String())
@@ -108,7 +112,7 @@ func (r *Result) addressLine(p *printer) {
 		}
 		all = append(all, text)
 	}
-	p.hanging(margin, "Addresses: ", words(strings.Join(all, ", ")))
+	return all
 }
 
 func (r *Result) explanation(p *printer) {
@@ -278,5 +282,36 @@ func (p *printer) hanging(indent, first string, words []string) {
 	p.line(line)
 }
 
-// words splits a sentence of the diagnosis where it may be wrapped.
-func words(s string) []string { return strings.Fields(clean(s)) }
+// words splits a sentence of the diagnosis where it may be wrapped: not between
+// a number and its unit, nor within a command in parentheses, which somebody may
+// want to copy.
+func words(s string) []string {
+	var all []string
+	open := false
+	for _, w := range strings.Fields(clean(s)) {
+		last := len(all) - 1
+		switch {
+		case last >= 0 && open && utf8.RuneCountInString(all[last]) < longestCommand:
+			all[last] += " " + w
+		case last >= 0 && unit(w) && all[last] != "" && strings.ContainsRune("0123456789", rune(all[last][len(all[last])-1])):
+			all[last] += " " + w
+		default:
+			all = append(all, w)
+			open = strings.HasPrefix(w, "(")
+		}
+		open = open && !strings.Contains(w, ")")
+	}
+	return all
+}
+
+// longestCommand bounds what is kept on one line, in columns.
+const longestCommand = 30
+
+// unit reports whether a word is a unit, with the sentence's marks behind it.
+func unit(w string) bool {
+	switch strings.TrimRight(w, ".,:;)") {
+	case "ms", "s", "%":
+		return true
+	}
+	return false
+}
