@@ -84,6 +84,9 @@ const (
 	// whether they answered an echo, a byte for each.
 	maxEchoes = 1 << 24
 
+	// silences is how many targets are passed between two looks at what came
+	// in.
+	silences = 1 << 10
 	// respite is the first pause where the kernel is out of buffers, which
 	// doubles with each further one: at full rate sixty packets' time.
 	respite = 100 * time.Microsecond
@@ -555,7 +558,8 @@ func (e *engine) patience() time.Duration {
 	return e.wait + hold
 }
 
-// finish moves the last cursor on, and tells which targets are silent.
+// finish moves the last cursor on, and tells which targets are silent: some of
+// them, since answers may come in meanwhile, and whoever is told may be slow.
 func (e *engine) finish(now time.Time) {
 	all := e.settled(now)
 	// What is pending was counted as asked.
@@ -564,7 +568,7 @@ func (e *engine) finish(now time.Time) {
 		return
 	}
 	clock := e.clock(now)
-	for e.final < limit {
+	for n := 0; e.final < limit && n < silences; n++ {
 		slot := e.final & e.mask
 		if s := e.state[slot]; s&slotDone == 0 {
 			if !all && e.age(clock, slot) < e.patience() {
@@ -573,16 +577,15 @@ func (e *engine) finish(now time.Time) {
 			e.state[slot] |= slotDone
 			to, port := e.target(e.final)
 			e.tell(to, port, int(s&slotTries))
-			if s&slotTries > 0 {
-				e.result.NoNeighbor = e.link.dead(to)
-			} else {
-				e.result.Refused = rawprobe.RefusedByFirewall
-			}
 			switch {
+			case s&slotTries > 0:
+				e.result.NoNeighbor = e.link.dead(to)
 			case s&slotReset != 0:
-				e.result.Kind = rawprobe.Reset
+				e.result.Refused, e.result.Kind = rawprobe.RefusedByFirewall, rawprobe.Reset
 			case s&slotICMP != 0:
-				e.result.Kind = rawprobe.ICMPError
+				e.result.Refused, e.result.Kind = rawprobe.RefusedByFirewall, rawprobe.ICMPError
+			default:
+				e.result.Refused = rawprobe.RefusedByFirewall
 			}
 			e.emitResult()
 		}

@@ -586,6 +586,32 @@ func TestRefused(t *testing.T) {
 	})
 }
 
+// A SYN that this machine's own firewall rejected at first and let pass later
+// was sent: what the firewall said is not the target's answer.
+func TestRefusedAtFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustSpace(t, prefix("10.0.0.0/28", 22))
+		calls := make(map[addr]int)
+		f := &fakeNet{}
+		f.refuse = func(p probe) rawprobe.Refusal {
+			if calls[p.to]++; calls[p.to] > 1 {
+				return rawprobe.NotRefused
+			}
+			r := to(p, rawprobe.Reset, 0)
+			r.at = time.Now()
+			f.onWire = append([]reply{r}, f.onWire...)
+			return rawprobe.RefusedByFirewall
+		}
+		o := simulate(t.Context(), t, s, Config{NoEcho: true}, f)
+		o.complete(t, s)
+		for target, r := range o.results {
+			if r.Kind != "" || r.Refused != "" || r.Tries != 2 {
+				t.Errorf("%s: %+v", target, r)
+			}
+		}
+	})
+}
+
 // Lost answers make it slower, and are told.
 func TestDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
