@@ -593,16 +593,16 @@ func (e *engine) finish(now time.Time) {
 	}
 }
 
-// untilSilent is how long it takes until finish has something to do.
+// untilSilent is how long it takes until finish has something to do; it may be
+// over.
 func (e *engine) untilSilent(now time.Time) time.Duration {
 	switch e.cursors[e.tries-1] {
 	case e.end:
-		return max(e.wait-now.Sub(e.lastSent), time.Microsecond)
+		return e.wait - now.Sub(e.lastSent)
 	case e.final:
 		return reporting // others are before it
 	}
-	d := e.patience() - e.age(e.clock(now), e.final&e.mask)
-	return max(d, time.Microsecond)
+	return e.patience() - e.age(e.clock(now), e.final&e.mask)
 }
 
 // progress is how far the run is.
