@@ -5,6 +5,7 @@
 # make race           the same under the race detector, where there is a C compiler
 # make fuzz           every fuzz target for FUZZTIME each
 # make lint           gofmt, go vet, staticcheck
+# make bench          many targets: cost of a probe, in turn with zmap and masscan
 # make cross          build, and vet with tests, for the other systems
 # make clean
 
@@ -18,7 +19,7 @@ export CGO_ENABLED = 0
 # and go then refuses to build: do without the version stamp there.
 # Tests that build the program need no stamp.
 BUILDVCS := $(shell git status >/dev/null 2>&1 && echo auto || echo false)
-test race lint cross fuzz: export GOFLAGS := $(shell $(GO) env GOFLAGS) -buildvcs=false
+test race lint cross fuzz bench: export GOFLAGS := $(shell $(GO) env GOFLAGS) -buildvcs=false
 
 # LAB=1 makes a test fail that can't build its network, instead of skip.
 ROOT := $(filter 0,$(shell id -u))
@@ -32,7 +33,7 @@ FUZZTIME ?= 60s
 RACEFLAGS ?=
 CROSS     = linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: build demo test race fuzz lint cross clean
+.PHONY: build demo test race fuzz bench lint cross clean
 
 build:
 	$(GO) build -trimpath -buildvcs=$(BUILDVCS) -o bin/synprobe ./cmd/synprobe
@@ -62,6 +63,11 @@ fuzz:
 		echo "== $$name in $$package"; \
 		$(GO) test -run='^$$' -fuzz="^$$name\$$" -fuzztime=$(FUZZTIME) "$$package" || exit 1; \
 	done; [ $$found = 1 ] || { echo "make fuzz: found no fuzz target" >&2; exit 1; }; }
+
+# BENCHTIME counts runs of each program. They need root, and an idle machine.
+BENCHTIME ?= 5x
+bench:
+	LAB=$(LAB) $(GO) test -count=1 -timeout 1h -run '^$$' -bench 'Silent|Reset|Rejected|Open|Paced' -benchtime $(BENCHTIME) ./rawprobe/batch
 
 lint:
 	@unformatted=$$($(GO)fmt -l cmd pcap rawprobe traceroute); \

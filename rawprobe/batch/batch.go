@@ -10,6 +10,7 @@ package batch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -28,7 +29,9 @@ type Config struct {
 	// Rate is how many packets are sent in a second; 0 means no limit.
 	Rate int
 	// LinkLayer sends Ethernet frames past the IP stack: this machine's own
-	// firewall, address translation and policy routing are then not tested.
+	// firewall, address translation and policy routing are then not tested. All
+	// targets have to be behind one interface, and on its own link no more than
+	// 65536 of them. This machine's own addresses are refused.
 	LinkLayer bool
 	// Interface is the name of the interface to send on; empty leaves it to
 	// the route.
@@ -36,21 +39,30 @@ type Config struct {
 	// Source is the address to send from; the zero Addr leaves it to the
 	// route.
 	Source netip.Addr
-	// Tries is how often a silent target is asked; 0 means 3.
+	// Tries is how often a silent target is asked; 0 means 3, and 31 is the
+	// most.
 	Tries int
-	// Wait is how long a silent target is waited for after its last SYN; 0
-	// means a second.
+	// Wait is how long a silent target is waited for after its last SYN. 0
+	// means a second, and 3.5 seconds from the first SYN on: a router that
+	// can't reach a host by ARP takes 3 to say so.
 	Wait time.Duration
-	// Seed chooses the order and the sequence numbers. A run with the seed and
-	// the Position of an interrupted one goes on with it.
+	// NoEcho leaves out the ICMP echo request that otherwise each host gets once
+	// of which a SYN stayed silent, beside the second SYN. More than 2^24
+	// addresses get none either: it takes a byte of memory for each.
+	NoEcho bool
+	// Seed chooses the order. A run with the seed and the Position of an
+	// interrupted one goes on with it. It need not be secret.
 	Seed uint64
-	// Position is how many targets in the order are done already.
+	// Position is how many targets in the order are done already: of this
+	// shard, in a run of the same Space, Seed, Shard and Shards.
 	Position uint64
 	// Shard of Shards takes its part of the order: 1 of 3, 2 of 3, 3 of 3. Both
 	// 0 means all.
 	Shard, Shards int
 	// Progress is called now and then, and at the end; nil is allowed.
 	Progress func(Progress)
+
+	ringBlocks int // 0 is pcap's own number
 }
 
 // A Result is what became of one target. Every target has exactly one.
@@ -62,10 +74,14 @@ type Result struct {
 	From       netip.Addr
 	TTL        int
 	Type, Code int // of an ICMP error
-	// RTT is from the SYN's departure to the answer; 0 where it can't be told.
+	// RTT is from the time when the SYN was handed to the kernel, together with
+	// up to 63 others, to the kernel's stamp of the answer: at full rate too
+	// long by a tenth of a millisecond and more. 0 where it can't be told: to
+	// the second SYN and later ones.
 	RTT   time.Duration
 	Tries int
-	// Refused is why the kernel would not send; then nothing was sent.
+	// Refused is why the kernel would not send; then nothing was sent, and Kind
+	// alone is how this machine's own firewall answered, if it did.
 	Refused rawprobe.Refusal
 	// NoNeighbor says that the next hop, or the target on this machine's own
 	// link, answered no ARP request or neighbour solicitation.
@@ -85,19 +101,54 @@ type Progress struct {
 	Received uint64 // packets that passed the filter
 	// Drops is how many packets this machine received and lost since its
 	// buffer was full: answers may be missing.
-	Drops    uint64
-	Elapsed  time.Duration
-	Finished bool
+	Drops uint64
+	// Unmatched is how many packets came to our port that answer nothing that
+	// was asked: forged ones, or answers that this machine translates the
+	// addresses of (DNAT in OUTPUT).
+	Unmatched uint64
+	Elapsed   time.Duration
+	Finished  bool
 }
 
-// ErrConntrack means that this machine's connection table is too small for the
-// rate.
-var ErrConntrack = errors.New("connection table too small")
+// Errors about what the caller asked for, or about this machine.
+var (
+	// ErrConntrack means that the run would take more than half of this
+	// machine's connection table: entries of connections that nobody answers
+	// stay for two minutes. Where Run finds that out on the way, the results so
+	// far are good.
+	ErrConntrack = errors.New("connection table too small")
+	// ErrTwice means that the space has a target twice.
+	ErrTwice = errors.New("target named twice")
+	// ErrShard means that Shard is not between 1 and Shards.
+	ErrShard = errors.New("no such shard")
+	// ErrLinkLayer means that a target can't be reached by Ethernet frames of
+	// our own.
+	ErrLinkLayer = errors.New("not possible on the link layer")
+)
 
 // Run probes every target of s and calls emit for each, in no order, from one
 // goroutine. Where ctx ends it sends no SYN to further targets, and returns when
 // those already asked have their results. The Result is good until emit
-// returns.
+// returns; while emit is busy nothing is sent.
+//
+// Errors are failures of our own: *rawprobe.PrivilegeError, rawprobe.ErrNoInterface,
+// rawprobe.ErrNotOurs, those above, and errors.ErrUnsupported elsewhere than on
+// Linux.
 func Run(ctx context.Context, s *Space, cfg Config, emit func(*Result)) (Progress, error) {
-	return Progress{}, errors.ErrUnsupported
+	if cfg.Shards != 0 || cfg.Shard != 0 {
+		if cfg.Shard < 1 || cfg.Shard > cfg.Shards {
+			return Progress{}, fmt.Errorf("shard %d of %d: %w", cfg.Shard, cfg.Shards, ErrShard)
+		}
+	}
+	if t, ok := s.Twice(); ok {
+		return Progress{}, fmt.Errorf("%s: %w", t, ErrTwice)
+	}
+	l, err := openLink(ctx, s, cfg)
+	if err != nil {
+		return Progress{}, err
+	}
+	defer l.close()
+	e := newEngine(s, cfg, l, emit)
+	e.key = randomSecret()
+	return e.run(ctx)
 }

@@ -1,0 +1,559 @@
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"synprobe/rawprobe"
+	"synprobe/rawprobe/netlab"
+)
+
+// far is a client and, behind a router or on its own link, a server that owns
+// whole networks.
+func far(routers int, nets ...string) netlab.Topology {
+	return netlab.Chain(routers).With("server", func(n *netlab.Node) {
+		for _, p := range nets {
+			n.Addrs = append(n.Addrs, netip.MustParsePrefix(p))
+		}
+	})
+}
+
+// found is what a run on a machine of the lab gave.
+type found struct {
+	results  map[netip.AddrPort]Result
+	progress Progress
+	err      error
+}
+
+// probeFrom runs an engine in a node, and fails the test where a target gets
+// two results.
+func probeFrom(t testing.TB, m *netlab.Machine, s *Space, cfg Config) found {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	f := found{results: make(map[netip.AddrPort]Result)}
+	err := m.Do(func() error {
+		f.progress, f.err = Run(ctx, s, cfg, func(r *Result) {
+			if _, ok := f.results[r.Target]; ok {
+				t.Errorf("a second result for %s", r.Target)
+			}
+			f.results[r.Target] = *r
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// count groups results by what they say.
+func (f *found) count() map[string]int {
+	n := make(map[string]int)
+	for _, r := range f.results {
+		n[describe(&r)]++
+	}
+	return n
+}
+
+func describe(r *Result) string {
+	what := fmt.Sprintf("%d %s", r.Target.Port(), r.Kind)
+	if r.Kind == rawprobe.ICMPError {
+		what += fmt.Sprintf(" %d/%d", r.Type, r.Code)
+	}
+	if r.NoNeighbor {
+		what += " no neighbour"
+	}
+	if r.Refused != "" {
+		what += " refused: " + string(r.Refused)
+	}
+	if r.EchoAnswered {
+		what += " echo"
+	}
+	return strings.TrimSpace(what)
+}
+
+func same(a, b map[string]int) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, n := range a {
+		if b[k] != n {
+			return false
+		}
+	}
+	return true
+}
+
+// Every target of every kind has its result, once, as fast as the machine can.
+func TestNetworks(t *testing.T) {
+	netlab.Require(t)
+	for _, linkLayer := range []bool{false, true} {
+		for _, family := range []string{"v4", "v6", "both"} {
+			t.Run(fmt.Sprintf("%s link layer %v", family, linkLayer), func(t *testing.T) {
+				t.Parallel()
+				lab := netlab.Start(t, far(1, "10.77.0.0/20", "fd77::/116").
+					WithRules("server",
+						netlab.Rule{Proto: netlab.TCP, DstPort: 82, Action: netlab.Reset},
+						netlab.Rule{Proto: netlab.TCP, DstPort: 83, Action: netlab.RejectAdmin},
+						netlab.Rule{Proto: netlab.TCP, DstPort: 84, Action: netlab.Drop}))
+				ports := []uint16{80, 81, 82, 83, 84}
+				want := make(map[string]int)
+				var blocks []Block
+				if family != "v6" {
+					blocks = append(blocks, prefix("10.77.0.0/20", ports...))
+					want["83 icmp-error 3/13"] += 1 << 12
+				}
+				if family != "v4" {
+					blocks = append(blocks, prefix("fd77::/116", ports...))
+					want["83 icmp-error 1/1"] += 1 << 12
+				}
+				for range blocks {
+					want["80 syn-ack"] += 1 << 12
+					want["81 reset"] += 1 << 12
+					want["82 reset"] += 1 << 12
+					want["84  echo"] += 1 << 12
+				}
+				s := mustSpace(t, blocks...)
+				f := probeFrom(t, lab.Node("client"), s, Config{Seed: 1, LinkLayer: linkLayer, Wait: time.Second})
+				if f.err != nil {
+					t.Fatal(f.err)
+				}
+				// Whether a refused target's host had its echo by then is chance.
+				for target, r := range f.results {
+					if r.Kind != "" {
+						r.EchoAnswered = false
+						f.results[target] = r
+					}
+				}
+				if got := f.count(); !same(got, want) {
+					t.Errorf("got %v, want %v (%+v)", got, want, f.progress)
+				}
+				// Four of five targets answer.
+				if f.progress.Drops != 0 || !f.progress.Finished || f.progress.Done != s.Len() || f.progress.Received < s.Len()*4/5 {
+					t.Errorf("%+v", f.progress)
+				}
+				for target, r := range f.results {
+					switch {
+					case r.Kind == "":
+						if r.Tries != 3 || r.EchoTTL != 63 {
+							t.Fatalf("%+v", r)
+						}
+					case r.From != target.Addr() && r.Kind != rawprobe.ICMPError, r.TTL != 63, r.Tries != 1:
+						t.Fatalf("%+v", r)
+					case r.RTT <= 0 || r.RTT > 5*time.Second:
+						t.Fatalf("RTT %v: %+v", r.RTT, r)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A host on the link that is not there, and one that is.
+func TestDeadNeighbor(t *testing.T) {
+	netlab.Require(t)
+	for _, linkLayer := range []bool{false, true} {
+		t.Run(fmt.Sprintf("link layer %v", linkLayer), func(t *testing.T) {
+			t.Parallel()
+			lab := netlab.Start(t, netlab.Chain(0))
+			s := mustSpace(t, prefix("10.0.1.2/31", 80), prefix("fd00:0:0:1::2/127", 80))
+			f := probeFrom(t, lab.Node("client"), s, Config{LinkLayer: linkLayer})
+			if f.err != nil {
+				t.Fatal(f.err)
+			}
+			for target, r := range f.results {
+				alive := target.Addr() == lab.Addr("server", netlab.FamilyOf(target.Addr()))
+				if alive && r.Kind != rawprobe.SynAck || r.NoNeighbor == alive {
+					t.Errorf("%+v", r)
+				}
+			}
+			if len(f.results) != 4 {
+				t.Errorf("%d results", len(f.results))
+			}
+		})
+	}
+}
+
+// A whole network on the link, of which one host is there. The kernel asks for
+// all of them at once.
+func TestOwnNetwork(t *testing.T) {
+	netlab.Require(t)
+	for _, linkLayer := range []bool{false, true} {
+		t.Run(fmt.Sprintf("link layer %v", linkLayer), func(t *testing.T) {
+			t.Parallel()
+			lab := netlab.Start(t, netlab.Chain(0).WithLink(1, func(l *netlab.Link) {
+				l.Ends[0].Addrs = []netip.Prefix{netip.MustParsePrefix("10.9.0.1/22")}
+				l.Ends[1].Addrs = []netip.Prefix{netip.MustParsePrefix("10.9.0.2/22")}
+			}))
+			s := mustSpace(t, prefix("10.9.0.0/22", 80, 81))
+			f := probeFrom(t, lab.Node("client"), s, Config{LinkLayer: linkLayer})
+			if f.err != nil {
+				t.Fatal(f.err)
+			}
+			// The network's own address and the broadcast address are no hosts.
+			want := map[string]int{"80 syn-ack": 1, "80 reset": 1, "81 reset": 2}
+			if linkLayer {
+				want = map[string]int{"80 syn-ack": 1, "81 reset": 1, "80  refused: other": 1, "81  refused: other": 1}
+			}
+			got := f.count()
+			for _, port := range []string{"80", "81"} {
+				broadcast := got[port+"  refused: prohibit"] // one or two, by the kernel's age
+				delete(got, port+"  refused: prohibit")
+				want[port+"  no neighbour"] = 1024 - 2 - broadcast
+			}
+			if !same(got, want) {
+				t.Errorf("got %v, want %v (%+v)", f.count(), want, f.progress)
+			}
+		})
+	}
+}
+
+// An interrupt while thousands of hosts of the link are being asked for: they
+// are left to the next run.
+func TestInterruptedEarly(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, netlab.Chain(0).WithLink(1, func(l *netlab.Link) {
+		l.Ends[0].Addrs = []netip.Prefix{netip.MustParsePrefix("10.9.0.1/16")}
+	}))
+	s := mustSpace(t, prefix("10.9.0.0/17", 80))
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	err := lab.Node("client").Do(func() error {
+		begin := time.Now()
+		p, err := Run(ctx, s, Config{Position: 5}, func(r *Result) { t.Errorf("%+v", r) })
+		if p.Position != 5 || p.Done != 5 || p.Finished || p.Sent != 0 {
+			t.Errorf("%+v", p)
+		}
+		// All of them take 20 seconds.
+		if took := time.Since(begin); took > 10*time.Second {
+			t.Errorf("took %v", took)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// A dead gateway is told for all that lies behind it.
+func TestDeadGateway(t *testing.T) {
+	netlab.Require(t)
+	for _, linkLayer := range []bool{false, true} {
+		t.Run(fmt.Sprintf("link layer %v", linkLayer), func(t *testing.T) {
+			t.Parallel()
+			lab := netlab.Start(t, far(1, "10.77.0.0/24", "fd77::/120"))
+			lab.Node("client").WarmNeighbor(netip.MustParseAddr("10.0.1.2"))
+			lab.Node("r1").Die()
+			s := mustSpace(t, prefix("10.77.0.0/24", 80), prefix("fd77::/120", 80))
+			f := probeFrom(t, lab.Node("client"), s, Config{LinkLayer: linkLayer})
+			for target, r := range f.results {
+				r.Kind = "" // the kernel may say so itself
+				f.results[target] = r
+			}
+			want := map[string]int{"80  no neighbour": 512}
+			if got := f.count(); f.err != nil || !same(got, want) || linkLayer && f.progress.Sent != 0 {
+				t.Errorf("got %v, want %v; %+v, %v", got, want, f.progress, f.err)
+			}
+		})
+	}
+}
+
+// What this machine itself refuses: by a rule, by a route, by having none.
+func TestOwnRefusals(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1, "10.77.0.0/24").
+		WithRules("client",
+			netlab.Rule{Hook: netlab.Output, Proto: netlab.TCP, DstPort: 81, Action: netlab.Drop},
+			netlab.Rule{Hook: netlab.Output, Proto: netlab.TCP, DstPort: 82, Action: netlab.Reset},
+			netlab.Rule{Hook: netlab.Output, Proto: netlab.TCP, DstPort: 83, Action: netlab.RejectHost}).
+		WithRoutes("client",
+			netlab.Route{To: "10.77.0.0/24", Next: []string{"10.0.1.2"}},
+			netlab.Route{To: "10.77.0.16/28", Type: netlab.Unreachable},
+			netlab.Route{To: "10.77.0.32/28", Type: netlab.Prohibit},
+			netlab.Route{To: "10.77.0.48/28", Type: netlab.Blackhole}))
+	client := lab.Node("client")
+	s := mustSpace(t, prefix("10.77.0.0/26", 80), prefix("10.77.0.0/28", 81, 82, 83), prefix("172.31.0.0/28", 80))
+	client.DelRoute("default")
+	for _, tries := range []int{1, 3} {
+		refusals(t, client, s, tries)
+	}
+}
+
+func refusals(t *testing.T, client *netlab.Machine, s *Space, tries int) {
+	t.Helper()
+	f := probeFrom(t, client, s, Config{Wait: time.Second, Tries: tries, NoEcho: true})
+	if f.err != nil {
+		t.Fatal(f.err)
+	}
+	want := map[string]int{
+		"80 syn-ack": 16, "81  refused: not-permitted": 16, "82 reset refused: not-permitted": 16, "83 icmp-error 0/0 refused: not-permitted": 16,
+		"80  refused: unreachable": 16, "80  refused: prohibit": 16, "80  refused: blackhole": 16, "80  refused: no-route": 16,
+	}
+	if got := f.count(); !same(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// This machine's own addresses.
+func TestOwnAddress(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, netlab.Chain(0).WithListen("client", "tcp:80"))
+	s := mustSpace(t, prefix("127.0.0.1/32", 80, 81), prefix("10.0.1.1/32", 80, 81), prefix("::1/128", 80, 81))
+	f := probeFrom(t, lab.Node("client"), s, Config{Wait: time.Second})
+	want := map[string]int{"80 syn-ack": 3, "81 reset": 3}
+	if got := f.count(); f.err != nil || !same(got, want) {
+		t.Errorf("got %v, want %v, %v", got, want, f.err)
+	}
+	f = probeFrom(t, lab.Node("client"), s, Config{LinkLayer: true})
+	if !errors.Is(f.err, ErrLinkLayer) || len(f.results) != 0 {
+		t.Errorf("on the link layer: %v", f.err)
+	}
+}
+
+// A connection table without room is told before anything is sent; where
+// nothing is tracked, or past the IP stack, it does not matter.
+func TestConntrack(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1, "10.64.0.0/10", "10.77.0.0/24"))
+	client := lab.Node("client")
+	if _, ok := number("nf_conntrack_max"); !ok {
+		t.Skip("SKIPPED: this kernel tracks no connections")
+	}
+	huge := mustSpace(t, prefix("10.64.0.0/10", 80))
+	small := mustSpace(t, prefix("10.77.0.0/24", 80))
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	run := func(s *Space, cfg Config) (err error) {
+		if e := client.Do(func() error {
+			_, err = Run(cancelled, s, cfg, func(*Result) {})
+			return nil
+		}); e != nil {
+			t.Fatal(e)
+		}
+		return err
+	}
+	if err := run(huge, Config{}); err != nil {
+		t.Errorf("nothing is tracked: %v", err)
+	}
+	client.AddRule(netlab.Rule{Hook: netlab.Output, State: netlab.CTNew, Action: netlab.Count})
+	if err := run(huge, Config{}); !errors.Is(err, ErrConntrack) || !strings.Contains(err.Error(), "a rate of ") {
+		t.Errorf("all at once: %v", err)
+	}
+	for _, cfg := range []Config{{LinkLayer: true}, {Rate: 100}} {
+		if err := run(huge, cfg); err != nil {
+			t.Errorf("%+v: %v", cfg, err)
+		}
+	}
+	if err := run(small, Config{}); err != nil {
+		t.Errorf("256 targets: %v", err)
+	}
+}
+
+// What names no interface, no address and no shard of this machine.
+func TestConfigErrors(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, netlab.Chain(0))
+	s := mustSpace(t, prefix("10.0.1.2/32", 80))
+	for _, c := range []struct {
+		cfg  Config
+		want error
+	}{
+		{Config{Interface: "nosuch"}, rawprobe.ErrNoInterface},
+		{Config{Source: netip.MustParseAddr("10.9.9.9")}, rawprobe.ErrNotOurs},
+		{Config{Shard: 3, Shards: 2}, ErrShard},
+		{Config{Shard: 1}, ErrShard},
+		{Config{Shards: 2}, ErrShard},
+	} {
+		if f := probeFrom(t, lab.Node("client"), s, c.cfg); !errors.Is(f.err, c.want) || len(f.results) > 0 {
+			t.Errorf("%+v: %v, want %v", c.cfg, f.err, c.want)
+		}
+	}
+	for _, cfg := range []Config{{Interface: "eth0"}, {Source: netip.MustParseAddr("10.0.1.1")}} {
+		if f := probeFrom(t, lab.Node("client"), s, cfg); f.err != nil || f.count()["80 syn-ack"] != 1 {
+			t.Errorf("%+v: %v, %v", cfg, f.count(), f.err)
+		}
+	}
+}
+
+// A bad line: answers come late, out of order, twice or only to a later try.
+// It has no Ethernet either.
+func TestBadLine(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	const delay = 50 * time.Millisecond
+	lab := netlab.Start(t, far(0, "10.77.0.0/22", "fd77::/122").WithLink(1, func(l *netlab.Link) {
+		l.Kind = netlab.Tun
+		l.Wire = &netlab.Impairment{Delay: delay, Jitter: delay / 2, Loss: 0.02, Duplicate: 0.2, Reorder: 0.1, Seed: 1}
+	}))
+	s := mustSpace(t, prefix("10.77.0.0/22", 80, 81), prefix("fd77::/122", 80, 81))
+	// Six tries all lost: one in 10^8 for each target.
+	f := probeFrom(t, lab.Node("client"), s, Config{Tries: 6, Rate: 20000, NoEcho: true})
+	want := map[string]int{"80 syn-ack": 1<<10 + 1<<6, "81 reset": 1<<10 + 1<<6}
+	if got := f.count(); f.err != nil || !same(got, want) {
+		t.Fatalf("got %v, want %v (%+v), %v", got, want, f.progress, f.err)
+	}
+	again := 0
+	for _, r := range f.results {
+		switch {
+		case r.Tries > 1:
+			again++
+			if r.RTT != 0 {
+				t.Errorf("%+v: an RTT", r)
+			}
+		case r.RTT <= 0:
+			t.Errorf("%+v: no RTT", r)
+		}
+	}
+	if again == 0 {
+		t.Error("nothing was lost")
+	}
+	if f := probeFrom(t, lab.Node("client"), s, Config{LinkLayer: true}); !errors.Is(f.err, ErrLinkLayer) {
+		t.Errorf("on the link layer: %v", f.err)
+	}
+}
+
+// An interrupted run leaves the others to the next.
+func TestInterrupted(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1, "10.77.0.0/18").WithRules("server", netlab.Rule{Proto: netlab.TCP, DstPort: 81, Action: netlab.Drop}))
+	s := mustSpace(t, prefix("10.77.0.0/18", 80, 81))
+	results := make(map[netip.AddrPort]bool)
+	position := uint64(0)
+	runs := 0
+	for ; position < s.Len() && runs < 10; runs++ {
+		ctx, cancel := context.WithCancel(t.Context())
+		here := 0
+		err := lab.Node("client").Do(func() error {
+			p, err := Run(ctx, s, Config{Seed: 4, Position: position, Tries: 2, Wait: 300 * time.Millisecond}, func(r *Result) {
+				if here++; here == 8000 {
+					cancel()
+				}
+				if results[r.Target] {
+					t.Errorf("a second result for %s", r.Target)
+				}
+				results[r.Target] = true
+				if (r.Kind == rawprobe.SynAck) != (r.Target.Port() == 80) {
+					t.Errorf("%+v", r)
+				}
+			})
+			if p.Position != position+uint64(here) || p.Done != p.Position {
+				t.Errorf("%d results from %d on: %+v", here, position, p)
+			}
+			position = p.Position
+			return err
+		})
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if uint64(len(results)) != s.Len() || runs < 2 {
+		t.Errorf("%d results in %d runs, want %d in several", len(results), runs, s.Len())
+	}
+}
+
+// Answers that come while nobody reads, and more of them than the ring holds,
+// are told as lost, and found by the next try.
+func TestLostAnswers(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(0, "10.77.0.0/20").WithLink(1, func(l *netlab.Link) {
+		l.Kind = netlab.Tun
+		l.Wire = &netlab.Impairment{Delay: 200 * time.Millisecond}
+	}))
+	s := mustSpace(t, prefix("10.77.0.0/20", 81))
+	results, later := 0, 0
+	var p Progress
+	err := lab.Node("client").Do(func() (err error) {
+		p, err = Run(t.Context(), s, Config{Rate: 20000, Tries: 5, ringBlocks: 2}, func(r *Result) {
+			if results++; results == 1 {
+				time.Sleep(700 * time.Millisecond)
+			}
+			if r.Kind != rawprobe.Reset {
+				t.Errorf("%+v", r)
+			}
+			if r.Tries > 1 {
+				later++
+			}
+		})
+		return err
+	})
+	if err != nil || p.Drops == 0 || uint64(results) != s.Len() || later == 0 {
+		t.Errorf("%+v, %v; %d results, %d of them from a later try", p, err, results, later)
+	}
+}
+
+// Run gives back what it opened.
+func TestNothingLeft(t *testing.T) {
+	netlab.Require(t)
+	lab := netlab.Start(t, far(1, "10.77.0.0/28", "fd77::/124"))
+	s := mustSpace(t, prefix("10.77.0.0/28", 80), prefix("fd77::/124", 80))
+	open := func() int {
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds)
+	}
+	maps := func() int {
+		b, err := os.ReadFile("/proc/self/maps")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(b), "socket:") // the rings
+	}
+	var fds int
+	for i := range 5 {
+		for _, cfg := range []Config{{}, {LinkLayer: true}, {Interface: "nosuch"}} {
+			probeFrom(t, lab.Node("client"), s, cfg)
+		}
+		if i == 1 { // what the runtime itself keeps open is open by now
+			fds = open()
+		}
+	}
+	if n := open(); n > fds {
+		t.Errorf("%d descriptors, and %d after three more runs", fds, n)
+	}
+	if n := maps(); n > 0 {
+		t.Errorf("%d rings are still there", n)
+	}
+}
+
+// A slow reader of results does not lose answers: nothing is sent while it is
+// busy.
+func TestSlowReader(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1, "10.77.0.0/16").WithRules("server", netlab.Rule{Proto: netlab.TCP, Action: netlab.Reset}))
+	s := mustSpace(t, prefix("10.77.0.0/16", 80))
+	n := 0
+	err := lab.Node("client").Do(func() error {
+		p, err := Run(t.Context(), s, Config{Tries: 1, Wait: time.Second}, func(r *Result) {
+			if r.Kind == rawprobe.Reset {
+				if n++; n%10000 == 0 {
+					time.Sleep(300 * time.Millisecond)
+				}
+			}
+		})
+		if p.Drops != 0 || p.Received < 1<<16 {
+			t.Errorf("%+v", p)
+		}
+		return err
+	})
+	if err != nil || n != 1<<16 {
+		t.Errorf("%d resets, %v; want %d", n, err, 1<<16)
+	}
+}
