@@ -35,22 +35,6 @@ func farmNetwork(f netlab.Family) string {
 	return "[fd77::/124]"
 }
 
-// many runs the program with many targets.
-func many(t testing.TB, m *netlab.Machine, argv ...string) netlab.Result {
-	t.Helper()
-	out := shell(t, m, argv...)
-	noEngine(t, out)
-	return out
-}
-
-// noEngine skips the test where the engine for many targets is the stub.
-func noEngine(t testing.TB, out netlab.Result) {
-	t.Helper()
-	if out.Exit == 74 && strings.Contains(out.Stderr, "this works on Linux only") {
-		t.Skip("NOTHING IS TESTED HERE: rawprobe/batch.Run is a stub, and there is no engine for many targets")
-	}
-}
-
 // once decodes JSON, and wants each of n targets in it once.
 func once(t testing.TB, out netlab.Result, n int) map[string]result {
 	t.Helper()
@@ -83,7 +67,7 @@ func TestManyVerdicts(t *testing.T) {
 		if f == netlab.IPv6 {
 			dead, router = "fd00:0:0:1::9", "fd00:0:0:2::2"
 		}
-		out := many(t, client, "--json", farmNetwork(f)+":80-83", hostPort(dead, 80))
+		out := shell(t, client, "--json", farmNetwork(f)+":80-83", hostPort(dead, 80))
 		for key, r := range once(t, out, 16*4+1) {
 			want, where, hop := "open listening", "", ""
 			switch {
@@ -130,7 +114,7 @@ func TestManyBehindRouter(t *testing.T) {
 	t.Parallel()
 	lab := netlab.Start(t, farm)
 	for _, dead := range []string{"10.0.3.9", "fd00:0:0:3::9"} {
-		out := many(t, lab.Node("client"), "--json", hostPort(dead, 80), "--rate", "100")
+		out := shell(t, lab.Node("client"), "--json", hostPort(dead, 80), "--rate", "100")
 		for key, r := range once(t, out, 1) {
 			// It may be over before the router has given up its search.
 			if got := r.Verdict + " " + r.Cause; got != "host-down host-unreachable" && got != "drop unknown" {
@@ -166,7 +150,7 @@ func TestManyFormats(t *testing.T) {
 			return ""
 		}},
 	} {
-		out := many(t, client, append([]string{c.flag}, targets...)...)
+		out := shell(t, client, append([]string{c.flag}, targets...)...)
 		got := map[string]int{}
 		for line := range strings.Lines(out.Stdout) {
 			if line = strings.TrimSuffix(line, "\n"); line != "" {
@@ -189,15 +173,15 @@ func TestManyExpected(t *testing.T) {
 	lab := netlab.Start(t, farm)
 	client := lab.Node("client")
 	before := filepath.Join(t.TempDir(), "before.json")
-	out := many(t, client, "--json", "10.77.0.0/29:80,81")
+	out := shell(t, client, "--json", "10.77.0.0/29:80,81")
 	if err := os.WriteFile(before, []byte(out.Stdout), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out := many(t, client, "--expect", before); out.Exit != 0 || !strings.HasPrefix(out.Stdout, "16 targets compared with "+before+": 0 differences\n") {
+	if out := shell(t, client, "--expect", before); out.Exit != 0 || !strings.HasPrefix(out.Stdout, "16 targets compared with "+before+": 0 differences\n") {
 		t.Errorf("before the change: exit %d\n%s%s", out.Exit, out.Stdout, out.Stderr)
 	}
 	lab.Node("r1").AddRule(netlab.Rule{Hook: netlab.Forward, Proto: netlab.TCP, Dst: "10.77.0.4/31", DstPort: 80, Action: netlab.RejectAdmin})
-	out = many(t, client, "--expect", before)
+	out = shell(t, client, "--expect", before)
 	lines := strings.Split(out.Stdout, "\n")
 	slices.Sort(lines[:min(2, len(lines))])
 	want := []string{
@@ -216,7 +200,7 @@ func TestManyExplained(t *testing.T) {
 	netlab.Require(t)
 	t.Parallel()
 	lab := netlab.Start(t, farm.WithRules("r1", netlab.Rule{Hook: netlab.Forward, Proto: netlab.TCP, DstPort: 84, Action: netlab.Drop}))
-	all := once(t, many(t, lab.Node("client"), "-n", "--json", "--explain", "10.77.0.1:80,84,184", "10.77.0.2:82"), 4)
+	all := once(t, shell(t, lab.Node("client"), "-n", "--json", "--explain", "10.77.0.1:80,84,184", "10.77.0.2:82"), 4)
 	drop := all["10.77.0.1 84"]
 	if drop.Verdict != "drop" || drop.Cause != "network-firewall" || len(drop.Path) == 0 || drop.Fault == nil || len(drop.Fault.Hops) != 2 || drop.Fault.Hops[0].Address != "10.0.1.2" {
 		t.Errorf("the silent port: %+v", drop)
@@ -240,7 +224,7 @@ func TestManyShards(t *testing.T) {
 	var parts string
 	var out netlab.Result
 	for i := 1; i <= 3; i++ {
-		out = many(t, lab.Node("client"), "--json", "--shard", fmt.Sprintf("%d/3", i), "10.77.0.0/28:80,81")
+		out = shell(t, lab.Node("client"), "--json", "--shard", fmt.Sprintf("%d/3", i), "10.77.0.0/28:80,81")
 		if n := strings.Count(out.Stdout, "\n"); n < 10 || n > 11 {
 			t.Errorf("part %d has %d of 32 targets", i, n)
 		}
@@ -258,7 +242,7 @@ func TestManyResumed(t *testing.T) {
 	client := lab.Node("client")
 	dir := t.TempDir()
 	state := filepath.Join(dir, "state")
-	many(t, client, "-q", "10.77.0.1:80,81") // is there an engine?
+	shell(t, client, "-q", "10.77.0.1:80,81") // is there an engine?
 	argv := []string{"--json", "--resume", state, "--rate", "20", "10.77.0.0/28:80,81"}
 
 	ctx, cancel := context.WithTimeout(t.Context(), hang)
@@ -290,7 +274,7 @@ func TestManyResumed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rest := many(t, client, argv...)
+	rest := shell(t, client, argv...)
 	done := strings.Count(string(b), "\n")
 	if done < 4 || done >= 32 || rest.Exit != exitCodes["reject"] || !strings.Contains(rest.Stderr, "32 targets in ") || !strings.Contains(rest.Stderr, fmt.Sprintf(", %d of them by an earlier run", done)) {
 		t.Errorf("%d results before; exit %d, %s", done, rest.Exit, rest.Stderr)

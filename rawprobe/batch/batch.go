@@ -61,6 +61,9 @@ type Config struct {
 	Shard, Shards int
 	// Progress is called now and then, and at the end; nil is allowed.
 	Progress func(Progress)
+	// Opened, where not nil, is called when no more sockets are needed. An error
+	// ends the run.
+	Opened func() error
 
 	ringBlocks int // 0 is pcap's own number
 }
@@ -148,6 +151,11 @@ func Run(ctx context.Context, s *Space, cfg Config, emit func(*Result)) (Progres
 		return Progress{}, err
 	}
 	defer l.close()
+	if cfg.Opened != nil {
+		if err := cfg.Opened(); err != nil {
+			return Progress{}, err
+		}
+	}
 	e := newEngine(s, cfg, l, emit)
 	e.key = randomSecret()
 	return e.run(ctx)

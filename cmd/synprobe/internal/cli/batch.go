@@ -98,6 +98,9 @@ func (m *manyRun) prepare() (err error) {
 		Rate: f.batch.rate, LinkLayer: f.batch.linkLayer, Interface: f.opt.Interface, Source: f.opt.Source,
 		Tries: f.opt.Tries, Shard: f.batch.shard, Shards: f.batch.shards, Progress: m.progress,
 	}
+	if !f.batch.explain { // whose traces need sockets of their own
+		m.cfg.Opened = func() error { return m.confine(0) }
+	}
 	m.cfg.Seed = newSeed(m.blocks, m.cfg)
 	if name := f.batch.resume; name != "" {
 		if m.resume, err = m.openResume(name, fingerprint(m.blocks, m.cfg), &m.cfg); err != nil {
@@ -211,6 +214,10 @@ func (m *manyRun) engine(ctx context.Context) (code int, stopped bool) {
 		fmt.Fprintf(&b, "synprobe: this machine had no room for %s that it received: answers may be missing\n", report.Count(p.Drops, "packet"))
 		fmt.Fprintf(&b, "hint: send at a lower --rate\n")
 	}
+	if p.Unmatched > 0 {
+		fmt.Fprintf(&b, "synprobe: %s came for no target as it was asked: this machine may translate addresses (NAT in OUTPUT)\n", report.Count(p.Unmatched, "answer"))
+		fmt.Fprintf(&b, "hint: probe such a target alone\n")
+	}
 	if ctx.Err() != nil {
 		code = exitInterrupted
 		if stopped {
@@ -237,6 +244,9 @@ func (m *manyRun) stderr(b []byte) {
 func (m *manyRun) failBatch(err error) (code int) {
 	if errors.Is(err, batch.ErrConntrack) {
 		err = &failure{kind: report.IOError, what: "probe", why: err.Error(), hint: "lower the --rate, raise net.netfilter.nf_conntrack_max, or go past the table with --link-layer"}
+	}
+	if errors.Is(err, batch.ErrLinkLayer) {
+		err = misuse("--link-layer", err.Error(), "leave it out to go through the IP stack")
 	}
 	m.spool.do(func() { code = m.fail(nil, err) })
 	return code

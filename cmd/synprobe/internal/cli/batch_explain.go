@@ -53,6 +53,7 @@ func (m *manyRun) explain(ctx context.Context) (code int) {
 		})
 	}
 	slots := make(chan struct{}, tracedTogether)
+	m.unopened.Store(int64(len(all)))
 	go func() {
 		for _, p := range all {
 			slots <- struct{}{}

@@ -97,7 +97,10 @@ func (r *run) newLog(cancel func()) func(rawprobe.Seen) {
 
 // watch is told of each packet of a run.
 func (r *run) watch(t *target) func(rawprobe.Seen) {
-	all := []func(rawprobe.Seen){r.waits.seen}
+	var all []func(rawprobe.Seen)
+	if r.waits != nil {
+		all = append(all, r.waits.seen)
+	}
 	if r.capture != nil {
 		all = append(all, r.capture.watch(t))
 	}
