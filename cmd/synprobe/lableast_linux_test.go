@@ -245,6 +245,29 @@ func TestLastSockets(t *testing.T) {
 	}
 }
 
+// TestLastSocketsOfMany looks at a run with many targets, whose sockets are open
+// before the first SYN leaves.
+func TestLastSocketsOfMany(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, netlab.Chain(0).WithRules("server", netlab.Rule{Hook: netlab.Input, Proto: netlab.TCP, Action: netlab.Drop}))
+	client, server := lab.Node("client"), lab.Node("server")
+	arrived := server.Count(netlab.Rule{Proto: netlab.TCP, Flags: netlab.SYN})
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	cmd := client.Command(ctx, binary(), "-q", lab.Addr("server", netlab.IPv4).String()+":81-90")
+	r := start(t, client, cmd)
+	eventually(t, "a SYN", func() bool { return arrived.Packets() > 0 })
+	// What the bounding set takes goes a moment later.
+	eventually(t, "all capabilities gone while it runs", func() bool {
+		all := threads(cmd.Process.Pid)
+		return len(all) > 0 && !slices.ContainsFunc(all, func(th thread) bool { return th.held("CapPrm") != 0 || th.held("CapEff") != 0 })
+	})
+	if out := r.wait(t); out.Exit != 3 || strings.Count(out.Stdout, "drop ") != 10 {
+		t.Errorf("exit %d\n%s%s", out.Exit, out.Stdout, out.Stderr)
+	}
+}
+
 // TestNoPrograms looks in the source for what a trace of one run may miss: ways to
 // run a program, and to have the environment choose a file.
 func TestNoPrograms(t *testing.T) {
