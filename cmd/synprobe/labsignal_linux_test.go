@@ -201,7 +201,8 @@ func nothingLeft(t *testing.T, m *netlab.Machine, port int) {
 }
 
 func text(out netlab.Result) error {
-	first, rest, _ := strings.Cut(out.Stdout, "\n")
+	said, _ := apart(out.Stdout) // with -v the packets come first
+	first, rest, _ := strings.Cut(said, "\n")
 	switch {
 	case !strings.HasPrefix(first, "INTERRUPTED  "):
 		return errors.New("the text does not say so")
