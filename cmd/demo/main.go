@@ -43,6 +43,7 @@ const (
 	exitOther       = 69 // EX_UNAVAILABLE: not Linux
 	exitRoot        = 77
 	exitInterrupted = 130
+	exitSignal      = -1 // of synprobe: see netlab.Result
 )
 
 // together is how many scenes run at once. They wait more than they work; but
@@ -154,8 +155,10 @@ func show(ctx context.Context, all []scene, program string, stdout io.Writer, co
 	code := exitOK
 	for i, s := range all {
 		a := <-acts[i] // each scene has an act, an interrupted one too
-		if a.out.Exit == exitInterrupted {
-			interrupt() // a terminal's Ctrl-C may reach synprobe before it does us
+		if a.out.Exit == exitInterrupted || a.out.Exit == exitSignal {
+			// A terminal's Ctrl-C may reach synprobe before it does us, and
+			// even before synprobe heeds it.
+			interrupt()
 		}
 		if ctx.Err() != nil {
 			continue // what it says now is not what it would have said

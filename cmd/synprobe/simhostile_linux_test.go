@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -579,7 +580,7 @@ func TestHostileNames(t *testing.T) {
 		g.net = g.net.WithLink(1, func(l *netlab.Link) { l.Ends[0].Iface = hostileIface })
 		for _, f := range both {
 			t.Run(g.name+"/"+f.String(), func(t *testing.T) {
-				asked := 0
+				var asked atomic.Int64
 				for _, format := range formats {
 					plan, err := g.net.Resolve()
 					if err != nil {
@@ -595,13 +596,13 @@ func TestHostileNames(t *testing.T) {
 					argv := append(append([]string{}, format...), to, port)
 					stdout, stderr := run(t, g, f, func(env *cli.Env) {
 						env.Reverse = func(context.Context, netip.Addr) ([]string, error) {
-							asked++
+							asked.Add(1)
 							return []string{hostileName}, nil
 						}
 					}, argv...)
 					check(t, stdout, stderr, slices.Contains(format, "--json"), argv...)
 				}
-				if g.name == "dropped at r2" && asked == 0 {
+				if g.name == "dropped at r2" && asked.Load() == 0 {
 					t.Error("no device's name was asked for")
 				}
 			})
