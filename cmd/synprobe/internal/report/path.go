@@ -26,14 +26,67 @@ func (r *Result) picture(p *printer) {
 	if ttl < 0 {
 		ttl, word = r.refusal()
 	}
-	for i, line := range columns(r.steps()) {
+	width := p.style.Width
+	if width == 0 {
+		width = defaultWidth
+	}
+	rows, hops := fit(r.steps(), width-len(margin))
+	for i, line := range columns(rows) {
 		p.line(margin + line)
-		if i > 0 && i-1 == ttl {
+		if hops[i] == ttl && (i == len(rows)-1 || hops[i+1] != ttl) {
 			p.line(margin + rule(word, utf8.RuneCountInString(line)))
 		}
 	}
 	p.blank()
 }
+
+// fit makes rows narrower where they are wider than a terminal: long addresses
+// of one hop stand on lines of their own, and the last controls are left out. It
+// returns with each row its TTL, -1 for the head.
+func fit(rows [][]string, width int) (fitting [][]string, ttls []int) {
+	for i := range rows {
+		fitting, ttls = append(fitting, rows[i]), append(ttls, i-1)
+	}
+	if wide(fitting) <= width {
+		return fitting, ttls
+	}
+	fitting, ttls = nil, nil
+	for i, row := range rows {
+		addresses := strings.Fields(row[1])
+		if i == 0 || len(addresses) < 2 || row[1] == noAnswer {
+			addresses = []string{row[1]}
+		}
+		for k, a := range addresses {
+			line := make([]string, len(row))
+			if k == 0 {
+				copy(line, row)
+			}
+			line[1] = a
+			fitting, ttls = append(fitting, line), append(ttls, i-1)
+		}
+	}
+	for len(fitting[0]) > leastColumns && wide(fitting) > width {
+		for i, row := range fitting {
+			fitting[i] = row[:len(row)-1]
+		}
+	}
+	return fitting, ttls
+}
+
+// leastColumns are those without controls, and one.
+const leastColumns = 5
+
+// wide is how many columns of a terminal the widest row takes.
+func wide(rows [][]string) int {
+	most := 0
+	for _, line := range columns(rows) {
+		most = max(most, utf8.RuneCountInString(line))
+	}
+	return most
+}
+
+// noAnswer stands for the address of a hop that answers nobody.
+const noAnswer = "(no answer)"
 
 // steps is the table: its head, this machine, and the hops from TTL 1 up.
 func (r *Result) steps() [][]string {
@@ -118,7 +171,7 @@ func (r *Result) blamed(ttl int) string {
 			}
 		}
 	}
-	return "(no answer)"
+	return noAnswer
 }
 
 // shown are the controls of the picture: those that were answered, echo first.

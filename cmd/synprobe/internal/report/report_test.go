@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -655,3 +656,38 @@ var errBroken = errors.New("broken")
 type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, errBroken }
+
+// TestFit: what is too wide for a terminal is made narrower, and no address is
+// lost by it.
+func TestFit(t *testing.T) {
+	const long, other = "2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8:7777:8888:9999:aaaa:bbbb:cccc"
+	head := []string{"hop", "address", "rtt", "to :80", "icmp echo", "to :443"}
+	for _, c := range []struct {
+		name      string
+		addresses []string
+		columns   int
+		ttls      []int
+	}{
+		{"short", []string{"10.0.1.1", "10.0.1.2 10.0.1.3", noAnswer}, 6, []int{-1, 0, 1, 2}},
+		{"long", []string{long, other, noAnswer}, 5, []int{-1, 0, 1, 2}},
+		{"long, and two at one hop", []string{long, long + " " + other, noAnswer}, 5, []int{-1, 0, 1, 1, 2}},
+	} {
+		rows := [][]string{head}
+		for i, a := range c.addresses {
+			rows = append(rows, []string{fmt.Sprint(i), a, "0.123 ms", "passes", "passes", "not-sent"})
+		}
+		got, ttls := fit(rows, defaultWidth-len(margin))
+		if n := wide(got); n > defaultWidth-len(margin) || len(got[0]) != c.columns || !slices.Equal(ttls, c.ttls) {
+			t.Errorf("%s: %d wide, %d columns, TTLs %v, want %d columns and %v", c.name, n, len(got[0]), ttls, c.columns, c.ttls)
+		}
+		text := strings.Join(columns(got), "\n")
+		for _, a := range strings.Fields(strings.Join(c.addresses, " ")) {
+			if !strings.Contains(text, a) {
+				t.Errorf("%s: %s is missing in\n%s", c.name, a, text)
+			}
+		}
+		if n := strings.Count(text, "0.123 ms"); n != len(c.addresses) {
+			t.Errorf("%s: %d round trips of %d hops", c.name, n, len(c.addresses))
+		}
+	}
+}
