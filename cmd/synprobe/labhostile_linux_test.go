@@ -67,6 +67,7 @@ func TestHostile(t *testing.T) {
 	forgeries := netlab.Forgeries()
 	for _, c := range hostileCases() {
 		for _, f := range both {
+			c := c // each family has its setup once
 			t.Run(c.name+"/"+f.String(), func(t *testing.T) {
 				t.Parallel()
 				lab := netlab.Start(t, c.net)
