@@ -33,7 +33,7 @@ func (r *Result) picture(p *printer) {
 	rows, hops := fit(r.steps(), width-len(margin))
 	for i, line := range columns(rows) {
 		p.line(margin + line)
-		if hops[i] == ttl && (i == len(rows)-1 || hops[i+1] != ttl) {
+		if ttl >= 0 && hops[i] == ttl && (i == len(rows)-1 || hops[i+1] != ttl) {
 			p.line(margin + rule(word, utf8.RuneCountInString(line)))
 		}
 	}

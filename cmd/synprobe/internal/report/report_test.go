@@ -24,6 +24,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"synprobe/rawprobe"
+	"synprobe/traceroute"
 	"synprobe/traceroute/diagnose"
 )
 
@@ -688,6 +689,24 @@ func TestFit(t *testing.T) {
 		}
 		if n := strings.Count(text, "0.123 ms"); n != len(c.addresses) {
 			t.Errorf("%s: %d round trips of %d hops", c.name, n, len(c.addresses))
+		}
+	}
+}
+
+// TestNoStop draws no line in a picture where nothing stops.
+func TestNoStop(t *testing.T) {
+	for _, e := range examples {
+		r := e.result()
+		if ttl, _ := r.refusal(); r.stop() >= 0 || ttl >= 0 {
+			continue
+		}
+		r.diagnosis.Path = traceroute.Path{Names: []string{subjectName}, Hops: []traceroute.Hop{{TTL: 1, Probes: map[string]traceroute.Probed{}}}}
+		if r.stop() >= 0 {
+			continue
+		}
+		var b bytes.Buffer
+		if err := r.ToText(&b, Style{}); err != nil || strings.Contains(b.String(), "──") {
+			t.Errorf("%s: %v\n%s", e.name, err, b.String())
 		}
 	}
 }
