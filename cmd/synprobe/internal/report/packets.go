@@ -240,17 +240,26 @@ func replyWords(reply *rawprobe.Reply) string {
 	case rawprobe.EchoReply:
 		return "echo reply"
 	case rawprobe.ICMPError:
-		names := icmpv4
-		if reply.From.Is6() {
-			names = icmpv6
-		}
 		text := fmt.Sprintf("ICMP %d/%d", reply.Type, reply.Code)
-		if name := names[[2]int{reply.Type, reply.Code}]; name != "" {
+		if name := icmpName(reply); name != "" {
 			text += " (" + name + ")"
 		}
 		return text
 	}
 	return string(reply.Kind)
+}
+
+// icmpName is the name of an ICMP error, empty where it has none here, or is no
+// ICMP error.
+func icmpName(a *rawprobe.Reply) string {
+	names := icmpv4
+	switch {
+	case a.Kind != rawprobe.ICMPError:
+		return ""
+	case a.From.Is6():
+		names = icmpv6
+	}
+	return names[[2]int{a.Type, a.Code}]
 }
 
 // icmpv4 names the errors of RFC 792 and RFC 1812, section 5.2.7, by type and

@@ -79,23 +79,11 @@ func commentProbe(s *rawprobe.Sent) string {
 	return string(s.Kind)
 }
 
+// commentReply names an answer by what it says, an ICMP error without its
+// numbers.
 func commentReply(a *rawprobe.Reply) string {
-	switch a.Kind {
-	case rawprobe.SynAck:
-		return "SYN-ACK"
-	case rawprobe.Reset:
-		return "RST"
-	case rawprobe.OldAck:
-		return "challenge ACK"
-	case rawprobe.EchoReply:
-		return "echo reply"
-	}
-	names := icmpv4
-	if a.From.Is6() {
-		names = icmpv6
-	}
-	if name := names[[2]int{a.Type, a.Code}]; name != "" {
+	if name := icmpName(a); name != "" {
 		return name
 	}
-	return fmt.Sprintf("ICMP %d/%d", a.Type, a.Code)
+	return replyWords(a)
 }
