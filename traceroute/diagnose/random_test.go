@@ -491,7 +491,10 @@ type outcome struct {
 }
 
 // run diagnoses the network in a bubble of its own.
-func (n network) run(t *testing.T) (out outcome, ok bool) {
+func (n network) run(t *testing.T) (out outcome, ok bool) { return n.traced(t, traceroute.Options{}) }
+
+// traced is run with a trace of the caller's choice.
+func (n network) traced(t *testing.T, opt traceroute.Options) (out outcome, ok bool) {
 	b, ok := n.build()
 	if !ok {
 		return out, false
@@ -522,7 +525,7 @@ func (n network) run(t *testing.T) (out outcome, ok bool) {
 		defer link.Close()
 		begin := time.Now()
 		target := netip.AddrPortFrom(sim.Plan.Addr(b.target, n.family()), 80)
-		seen, err := traceroute.Observe(context.Background(), link, target, rawprobe.Options{}, traceroute.Options{})
+		seen, err := traceroute.Observe(context.Background(), link, target, rawprobe.Options{}, opt)
 		out.took = time.Since(begin)
 		if err != nil {
 			out.problems = append(out.problems, "error: "+err.Error())
@@ -898,5 +901,19 @@ func TestKeptNetworks(t *testing.T) {
 				t.Errorf("%s\n%s", strings.Join(out.problems, "; "), describeFailure(n, out))
 			}
 		})
+	}
+}
+
+// TestAlwaysToTheEnd follows an open port's path as far as it goes, and not only
+// as far as the way back is long: a device before the host answers here, which
+// nothing else shows.
+func TestAlwaysToTheEnd(t *testing.T) {
+	n := network{Seed: 3339, V6: true, Routers: 5, Back: 2, Quote: 1, QuotedID: 2, Fault: "redirect", At: 4, Hook: 2, Action: 9}
+	out, ok := n.traced(t, traceroute.Options{Mode: traceroute.Always})
+	if !ok {
+		t.Fatal("the network makes no sense any more")
+	}
+	if len(out.problems) > 0 || out.d.Certainty == diagnose.Certain {
+		t.Errorf("%s\n%s", strings.Join(out.problems, "; "), describeFailure(n, out))
 	}
 }
