@@ -582,10 +582,12 @@ type weakness struct {
 }
 
 var weaknesses = []weakness{
-	// What the last router says in the host's name comes first for the host's own
-	// TTL. Where its way back is as long as the host's no packet tells the two
-	// apart, and an answer from the host's distance is taken for the host's.
-	{"the last router's answer, from as far as the host's", func(n network, d *diagnose.Diagnosis, _ string) bool {
+	// An answer from the host's distance is taken for the host's, and no TTL is
+	// stepped. Most of these are the last router's, whose way back is as long as
+	// the host's: stepping would not show them, since what a router forges as it
+	// forwards comes first for the next TTL. Of others it shows some (see
+	// TestAlwaysToTheEnd).
+	{"forged, from as far away as the host", func(n network, d *diagnose.Diagnosis, _ string) bool {
 		return (n.Back > 0 || n.Fork > 0) && slices.Contains(ownCauses, d.Cause) && has(d, "same-distance", "provoked-at-host")
 	}},
 	// Which of two hops made an answer in the host's name is told by the TTL
