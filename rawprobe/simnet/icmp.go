@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"synprobe/rawprobe"
+	"synprobe/rawprobe/netlab"
 	"synprobe/rawprobe/wire"
 )
 
@@ -184,7 +185,13 @@ func (n *node) icmpError(p *packet, typ, code uint8) {
 	if !src.IsValid() {
 		return
 	}
-	_ = n.send(n.errorOf(p, src, typ, code))
+	e := n.errorOf(p, src, typ, code)
+	if e.conn = p.conn; p.conn != nil {
+		// It belongs to the connection, even to one that is not in the table yet
+		// (net/ipv4/icmp.c, icmp_glue_bits; net/ipv6/icmp.c, icmpv6_getfrag).
+		e.reply, e.state = !p.reply, netlab.CTRelated
+	}
+	_ = n.send(e)
 }
 
 // errorOf makes the error about a packet.
