@@ -26,6 +26,10 @@ type Probed struct {
 	Status Status
 	Tries  int // probes sent
 	Got    int // probes of those that were answered
+	// Placed says that no answer names the probe: it is here because the router
+	// named another kind of probe here. That says nothing about the way of this
+	// one.
+	Placed bool
 	// InName says that an answer came in the host's name: its own, or forged.
 	InName bool
 	// Addrs are the senders of the answers, in the order of arrival.
@@ -90,6 +94,12 @@ func (p *Path) Last(name string) int {
 		}
 	}
 	return 0
+}
+
+// Traced reports whether the path was followed from its first hop on. A look at
+// the host's surroundings alone is no trace.
+func (p *Path) Traced() bool {
+	return len(p.Hops) > 0 && len(p.Hops[0].Probes) > 0
 }
 
 // Find returns the least TTL at which an address said that the subject's or
@@ -210,7 +220,8 @@ func read(o *rawprobe.Observations, name func(*rawprobe.Sent) (string, bool)) Pa
 			continue // a record from elsewhere
 		}
 		s := &o.Sent[r.Probe]
-		if n, ok := name(s); ok && onPath(s) && r.Exact {
+		// A bare ACK may be about an old connection of these ports, and anybody's.
+		if n, ok := name(s); ok && onPath(s) && r.Exact && r.Kind != rawprobe.OldAck {
 			p.answer(n, s, r, byHost(o, s, r), s.Kind != rawprobe.Subject && s.Kind != rawprobe.OtherFlow && Forged(o, r))
 		}
 	}
@@ -236,7 +247,11 @@ func (p *Path) place(o *rawprobe.Observations, name func(*rawprobe.Sent) (string
 		}
 		if ttl := p.Find(r.From); ttl > 0 && p.Hops[ttl-1].Of(n).Tries > 0 {
 			s.TTL = ttl
+			named := p.Hops[ttl-1].Of(n).Got > 0
 			p.answer(n, &s, r, false, false)
+			q := p.Hops[ttl-1].Probes[n]
+			q.Placed = q.Placed || !named
+			p.Hops[ttl-1].Probes[n] = q
 		} else if s.Kind == rawprobe.Subject {
 			p.Unplaced++
 		}

@@ -97,10 +97,19 @@ func (t *tracer) trace() (wake time.Time, busy bool, err error) {
 		if t.opt.askedFlows {
 			p.add(t.askedFlows())
 		}
-		if t.opt.Mode == Always || !t.plain(a) || len(t.silentFlows()) > 0 {
+		switch {
+		case t.opt.Mode == Always, !t.plain(a), len(t.silentFlows()) > 0, t.who.doubted:
 			p.add(t.whoAnswered(a))
 			p.add(t.echoes())
+			p.add(t.lookAround())
+			if !p.busy {
+				p.add(t.compareWays())
+			}
+		case t.wantsLook(a):
+			p.add(t.look(a))
 		}
+	case a != nil && t.opt.Mode != Always && t.plain(a) && !t.who.doubted:
+		p.add(t.look(a))
 	case a != nil:
 		p.add(t.subject(t.refusedWithin(a)))
 		if a.Meaning() != rawprobe.SaysExpired { // in a loop they would go round as well

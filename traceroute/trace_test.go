@@ -41,20 +41,6 @@ func TestDrop(t *testing.T) {
 	})
 }
 
-// A plain answer takes a round trip and no path.
-func TestPlain(t *testing.T) {
-	eachFamily(t, func(t *testing.T, f family) {
-		for _, a := range []action{synAck, reset} {
-			c := newChain(f, 3, func(c *chain) { c.at = answers(a) })
-			c.trace(t, Options{})
-			c.want(t, `
-				0s subject
-				0s echo
-				8ms end`)
-		}
-	})
-}
-
 // scenarios are silent subjects, each with how long its run may take beside the
 // round trips.
 var scenarios = []struct {
@@ -197,8 +183,8 @@ func (c *chain) paced(t *testing.T, want time.Duration, claim int) {
 	}
 }
 
-// Where nothing is wrong no packet is limited in its TTL, and with Never not
-// anyhow; Always steps an open port too.
+// Where nothing is wrong the path is not followed from its first hop on, and with
+// Never no packet is limited in its TTL anyhow; Always steps an open port too.
 func TestModes(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -213,8 +199,11 @@ func TestModes(t *testing.T) {
 			eachFamily(t, func(t *testing.T, f family) {
 				c := newChain(f, 3, func(c *chain) { c.at = answers(test.port) })
 				c.trace(t, Options{Mode: test.mode})
-				if begun, ok := c.begun(); ok != test.traced {
-					t.Errorf("traced %v, at %v", ok, begun)
+				if traced := len(c.of("echo", 1)) > 0; traced != test.traced {
+					t.Errorf("traced %v", traced)
+				}
+				if begun, ok := c.begun(); ok && test.mode == Never {
+					t.Errorf("a TTL was limited at %v", begun)
 				}
 				if test.port != drop && c.deepest("subject") > 4 {
 					t.Errorf("the subject was stepped to %d", c.deepest("subject"))

@@ -217,7 +217,7 @@ func (t *tracer) beginAt(done bool) (time.Time, bool) {
 		case !a.Delivered || a.Loopback:
 			// This machine's own doing.
 			return time.Time{}, false
-		case t.opt.Mode != Always && !t.opt.askedFlows && t.plain(a):
+		case t.opt.Mode != Always && !t.opt.askedFlows && t.plain(a) && !t.wantsLook(a):
 			return time.Time{}, false
 		case !done:
 			// The direct questions come to an end first.

@@ -18,6 +18,7 @@ type who struct {
 	below   int // the greatest TTL that did not, 0 while none
 	answers int // how many stepped SYNs were answered so
 	done    bool
+	doubted bool // the look at the last hops spoke against the host
 }
 
 // maxProvoked is how many answers in the host's name the search may provoke:
@@ -27,7 +28,7 @@ const maxProvoked = 4
 // whoAnswered takes the search one step further.
 func (t *tracer) whoAnswered(a *rawprobe.Reply) (wake time.Time, busy bool, err error) {
 	w := &t.who
-	if t.plain(a) {
+	if t.plain(a) && !w.doubted {
 		// Nobody doubts it: only the way there is wanted, as far as it is known
 		// to go by now. The way back may be shorter.
 		depth, _ := t.depth()

@@ -32,10 +32,11 @@ func TestPacketBudget(t *testing.T) {
 	// that other ports would accept.
 	stepped := map[string]int{"syn": toHost + atRouters, "other-flow": otherFlows, "icmp-echo": toHost + atRouters, "arp-request": asks, "neighbor-solicitation": asks,
 		"control-syn": toHost, "tcp": toHost, "udp": toHost, "rst": toHost}
-	// What an answer of the host's ends takes one SYN and one echo; a second
-	// pair is for an answer that is slow or doubtful, which none here is. The
-	// reset is the kernel's own.
-	open := map[string]int{"syn": 1, "icmp-echo": 1, "rst": 1, "arp-request": 2, "neighbor-solicitation": 2}
+	// What an answer of the host's ends takes one SYN and one echo, and for the
+	// look at the last hops one SYN, two echoes and two datagrams; a second pair
+	// is for an answer that is slow or doubtful, which none here is. The reset is
+	// the kernel's own.
+	open := map[string]int{"syn": 2, "icmp-echo": 3, "udp": 2, "rst": 1, "arp-request": 2, "neighbor-solicitation": 2}
 	closed := maps.Clone(open)
 	closed["rst"] = 0
 

@@ -228,9 +228,15 @@ func silentRouters() []labCase {
 		onTheWay("silent routers around the fault", mute(five.WithRules("r3", tcp80(netlab.Forward, netlab.Drop)), "r2", "r3", "r4"), "r3", "r1", "", "", "", "r5"),
 		onTheWay("first router silent and at fault", mute(three.WithRules("r1", tcp80(netlab.Forward, netlab.Drop)), "r1"), "r1", "", "r2"),
 		somewhereBehind("host drops, last router silent", mute(three.WithRules("server", tcp80(netlab.Input, netlab.Drop)), "r3"), "server", "r2", "", "server"),
-		{name: "all routers silent, open", net: mute(three, "r1", "r2", "r3"), verdict: "open", cause: "listening", certainty: "certain", within: quick},
-		{name: "all routers silent, closed", net: mute(three, "r1", "r2", "r3"), port: 81, verdict: "reject", cause: "port-closed", certainty: "certain",
-			where: "destination", hops: []string{"server"}, within: quick},
+		// A router that says nothing may have a way back that is longer.
+		{name: "all routers silent, open", net: mute(three, "r1", "r2", "r3"), verdict: "open", cause: "listening", certainty: "likely",
+			alternatives: []string{"proxy"}, within: quick},
+		{name: "all routers silent, closed", net: mute(three, "r1", "r2", "r3"), port: 81, verdict: "reject", cause: "port-closed", certainty: "likely",
+			where: "destination", hops: []string{"server"}, alternatives: []string{"network-firewall"}, within: quick},
+		// But for our own neighbour, which is too near.
+		{name: "the only router silent, open", net: mute(netlab.Chain(1), "r1"), verdict: "open", cause: "listening", certainty: "certain", evidence: []string{"straight"}, within: quick},
+		{name: "the first two of three silent, closed", net: mute(three, "r1", "r2"), port: 81, verdict: "reject", cause: "port-closed", certainty: "certain",
+			where: "destination", hops: []string{"server"}, evidence: []string{"straight"}, within: quick},
 		// TTL 2 draws the reset, and the host is known to be at hop 4.
 		{name: "all routers silent, r1 resets", net: mute(three.WithRules("r1", tcp80(netlab.Forward, netlab.Reset)), "r1", "r2", "r3"),
 			verdict: "reject", cause: "network-firewall", certainty: "certain", where: "path", device: "r1", within: 2 * time.Second},
@@ -417,7 +423,7 @@ func translations() []labCase {
 		// A machine that is no proxy of anything on the way, but not the host either.
 		{name: "DNAT on r2 to a machine beside it", net: beside, verdict: "open", cause: "proxy", certainty: "likely", where: "path", device: "r2", within: 2 * time.Second},
 		{name: "DNAT on r2 to a machine beside it, closed", net: closed(beside, "backend"), verdict: "reject", cause: "network-firewall", certainty: "likely", where: "path", device: "r2", within: 2 * time.Second},
-		{name: "DNAT on r3 to a machine beside it", net: far, verdict: "open", cause: "listening", certainty: "certain", within: quick},
+		{name: "DNAT on r3 to a machine beside it", net: far, verdict: "open", cause: "listening", certainty: "likely", alternatives: []string{"proxy"}, within: quick},
 		{name: "port forward on r2, open", net: forward, target: node("r2"), verdict: "open", cause: "listening", certainty: "likely",
 			alternatives: []string{"proxy"}, within: 2 * time.Second},
 		{name: "port forward on r2, closed", net: closed(forward, "server"), target: node("r2"), verdict: "reject", cause: "port-closed", certainty: "likely",
@@ -612,7 +618,8 @@ func limits() []labCase {
 	spent := onTheWay("r2 limits new connections, the limit is spent", three.WithRules("r2", syn), "r2", "r2", "r3")
 	spent.setup = spend
 	return []labCase{
-		{name: "r2 limits new connections", net: three.WithRules("r2", syn), verdict: "open", cause: "listening", certainty: "certain", within: quick},
+		// The second SYN, to the last router, meets the limit.
+		{name: "r2 limits new connections", net: three.WithRules("r2", syn), verdict: "open", cause: "listening", certainty: "likely", alternatives: []string{"proxy"}, within: quick},
 		spent,
 		// Some get through: it may look like any kind of loss, but it is no
 		// firewall that lets nothing pass, and no way that is broken.
@@ -734,7 +741,7 @@ func flags() []labCase {
 		{name: "two hops at most, r3 drops", net: three.WithRules("r3", tcp80(netlab.Forward, netlab.Drop)), args: args("--max-hops", "2"),
 			verdict: "drop", cause: "unknown", certainty: "ambiguous", where: "unknown", device: "r3", after: maxPath(2)},
 		{name: "two hops at most, open", net: three, args: args("--max-hops", "2", "--trace=always"),
-			verdict: "open", cause: "listening", certainty: "certain", after: maxPath(2), within: quick},
+			verdict: "open", cause: "listening", certainty: "likely", alternatives: []string{"proxy"}, after: maxPath(2), within: quick},
 	}
 }
 

@@ -268,6 +268,13 @@ func icmpFromTarget(v *view) *Diagnosis {
 				why = "it came from another distance than the host's echo reply"
 			}
 			d.or(NetworkFirewall, somewhere(), "%s: a device in front that owns the host's address (NAT, load balancer) answers so too", why)
+		} else if !v.onLink() {
+			at := origin{c: c}
+			at.doubt, at.hops = v.asFar(r, v.refusedAt())
+			at.question(d, NetworkFirewall)
+			if at.doubt == "" {
+				v.tellStraight(d, r)
+			}
 		}
 	case rawprobe.SaysHostUnreachable, rawprobe.SaysNetworkUnreachable:
 		d.Verdict, d.Cause = HostDown, HostUnreachable

@@ -119,8 +119,8 @@ type Diagnosis struct {
 	Alternatives []Alternative
 	Evidence     []Evidence
 
-	// Path is what TTL-limited probes showed; it has no hops where none were
-	// sent.
+	// Path is what TTL-limited probes showed; it has no hops where the path was
+	// not traced.
 	Path traceroute.Path
 
 	RTT      time.Duration // of the answer; 0 where there was none

@@ -60,7 +60,9 @@ func Explain(o *rawprobe.Observations) Diagnosis {
 		v.doubtChanged(d, c.name)
 		v.overheard(d)
 		d.Evidence = append(d.Evidence, v.context()...)
-		d.Path = v.path
+		if v.path.Traced() {
+			d.Path = v.path
+		}
 		d.Tries, d.Answered = v.tries, v.answered
 		if o.Interrupted && len(v.subject) == 0 && len(d.Alternatives) > 0 { // else no silence is part of it
 			d.weaken(Ambiguous)

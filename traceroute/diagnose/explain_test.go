@@ -32,6 +32,10 @@ const (
 	// answers them.
 	echoPath = "echo 1.3s ttl=1\n +0.2ms icmp expired for echo from=gw\n" +
 		"echo 1.3s ttl=2\n +0.3ms icmp expired for echo from=r2\n echo 1.3s ttl=3\n +0.4ms echo-reply\n"
+	// looked is a look at the hops before the host: r2 is the last router by the
+	// words of a SYN and an echo, and as near by its way back.
+	looked = "syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=r2 ttl=63\n" +
+		"echo 0.1s ttl=3\n +0.4ms echo-reply\n"
 	// deadHop is a next hop that was asked long enough.
 	deadHop = "ask 0s 0.4s 0.8s 1.2s\n end 1.7s\n"
 )
@@ -96,9 +100,9 @@ var cases = []explained{
 			why dead-neighbor`,
 	}, {
 		name: "an answer from outside outweighs a link that went down later", misses: "link-down",
-		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.6s refused=link-down",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.6s refused=link-down\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	}, {
 		name: "no route, and the interfaces are up", misses: "link-down",
 		see: "route none",
@@ -249,9 +253,9 @@ var cases = []explained{
 			why no-address`,
 	}, {
 		name: "the interface went down after the answer", misses: "way-lost",
-		see: answered + "syn 0s\n +0.3ms syn-ack\n after eth0 down",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n after eth0 down\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance changed echo-reply`,
+			why syn-ack same-distance straight changed echo-reply`,
 	}, {
 		name: "the route changed under a drop", misses: "way-lost",
 		see: "route link\n ask 0s answered\n" + alive + silence + "after route via other",
@@ -357,15 +361,15 @@ var cases = []explained{
 			why local-reject`,
 	}, {
 		name: "no room once, but the SYN got through", misses: "local-refusal",
-		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.6s refused=no-buffer",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.6s refused=no-buffer\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	}, {
 		name: "EPERM after an answer from outside", misses: "local-refusal",
-		see: answered + "syn 0s\n +0.3ms reset\n syn 0.6s refused=not-permitted",
+		see: answered + "syn 0s\n +0.3ms reset\n syn 0.6s refused=not-permitted\n" + looked,
 		want: `reset: reject port-closed certain
-			at destination ?:host
-			why reset same-distance echo-reply`,
+			at destination 3:host
+			why reset same-distance straight echo-reply`,
 	}, {
 		// Field note 5: "Host-unreachable whose source is our own address is
 		// local: our neighbour [...] is dead."
@@ -455,9 +459,9 @@ var cases = []explained{
 			why syn-ack`,
 	}, {
 		name: "one answer delivered and one not", misses: "swallowed-answer",
-		see: answered + "syn 0s\n +0.3ms syn-ack swallowed\n syn 0.6s\n +0.3ms syn-ack",
+		see: answered + "syn 0s\n +0.3ms syn-ack swallowed\n syn 0.6s\n +0.3ms syn-ack\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	}, {
 		name: "an undelivered packet that says nothing", misses: "swallowed-answer",
 		see: quiet + "+0.3ms icmp too-big from=gw swallowed",
@@ -490,32 +494,32 @@ var cases = []explained{
 			why conflicting-answers`,
 	}, {
 		name: "two SYN-ACKs agree", misses: "conflicting-answers",
-		see: answered + "syn 0s\n +0.3ms syn-ack\n +0.5ms syn-ack",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n +0.5ms syn-ack\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	}, {
 		name: "a reset that no socket got does not contradict", misses: "conflicting-answers",
-		see: answered + "syn 0s\n +0.3ms syn-ack\n +0.5ms reset swallowed",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n +0.5ms reset swallowed\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	}, {
 		name: "an ICMP error that says nothing does not contradict", misses: "conflicting-answers",
-		see: answered + "syn 0s\n +0.2ms icmp too-big from=gw\n +0.5ms syn-ack",
+		see: answered + "syn 0s\n +0.2ms icmp too-big from=gw\n +0.5ms syn-ack\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	},
 
 	// SYN-ACKs: by field notes 13 to 15, who made it is told by its distance.
 	{
 		name: "open, as far away as the echo",
-		see:  answered + "syn 0s\n +0.3ms syn-ack",
+		see:  answered + "syn 0s\n +0.3ms syn-ack\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	}, {
 		name: "open, and ICMP starts from another TTL",
-		see:  "echo 0s\n +0.4ms echo-reply ttl=253\n syn 0s\n +0.3ms syn-ack ttl=126",
+		see:  "echo 0s\n +0.4ms echo-reply ttl=253\n syn 0s\n +0.3ms syn-ack ttl=126\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	}, {
 		name: "open, without an echo to compare",
 		see:  "echo 0s\n syn 0s\n +0.3ms syn-ack",
@@ -544,9 +548,10 @@ var cases = []explained{
 			why syn-ack`,
 	}, {
 		name: "open through a tunnel, as far away as the echo",
-		see:  "route tunnel\n echo 0s\n +0.4ms echo-reply ttl=62\n syn 0s\n +0.3ms syn-ack ttl=62",
+		see: "route tunnel\n echo 0s\n +0.4ms echo-reply ttl=62\n syn 0s\n +0.3ms syn-ack ttl=62\n" +
+			"syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=r2 ttl=63\n echo 0.1s ttl=3\n +0.4ms echo-reply ttl=62",
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	}, {
 		name: "open on this machine",
 		see:  "route local\n echo 0s\n +0.1ms echo-reply\n syn 0s\n +0.1ms syn-ack",
@@ -588,14 +593,14 @@ var cases = []explained{
 			why syn-ack same-distance bare-syn-ack echo-reply`,
 	}, {
 		name: "a SYN-ACK with options and a window of 0 is the host's",
-		see:  answered + "syn 0s\n +0.3ms syn-ack window=0",
+		see:  answered + "syn 0s\n +0.3ms syn-ack window=0\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	}, {
 		name: "a SYN-ACK with a window and without options is the host's",
-		see:  answered + "syn 0s\n +0.3ms syn-ack options=0",
+		see:  answered + "syn 0s\n +0.3ms syn-ack options=0\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	}, {
 		name: "redirected to this machine",
 		see:  answered + "syn 0s to=me:15001\n +0.1ms syn-ack from=me on=lo ttl=64",
@@ -611,15 +616,15 @@ var cases = []explained{
 			why syn-ack echo-reply local-dnat`,
 	}, {
 		name: "masqueraded",
-		see:  answered + "syn 0s from=nat:999\n +0.3ms syn-ack",
+		see:  answered + "syn 0s from=nat:999\n +0.3ms syn-ack\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply local-snat`,
+			why syn-ack same-distance straight echo-reply local-snat`,
 	}, {
 		name: "a policy route is told",
-		see:  "route by-port\n" + answered + "syn 0s\n +0.3ms syn-ack",
+		see:  "route by-port\n" + answered + "syn 0s\n +0.3ms syn-ack\n" + looked,
 		want: `syn-ack: open listening likely
 			or local-firewall@local
-			why syn-ack same-distance echo-reply policy-route`,
+			why syn-ack same-distance straight echo-reply policy-route`,
 	}, {
 		name: "a SYN-ACK that this machine swallowed opens nothing", misses: "syn-ack",
 		see: answered + "syn 0s 0.6s\n +0.3ms syn-ack swallowed\n +0.4ms syn-ack swallowed",
@@ -638,10 +643,10 @@ var cases = []explained{
 	// Resets: field note 12.
 	{
 		name: "closed, as far away as the echo",
-		see:  answered + "syn 0s\n +0.3ms reset",
+		see:  answered + "syn 0s\n +0.3ms reset\n" + looked,
 		want: `reset: reject port-closed certain
-			at destination ?:host
-			why reset same-distance echo-reply`,
+			at destination 3:host
+			why reset same-distance straight echo-reply`,
 	}, {
 		name: "closed, without an echo to compare",
 		see:  "echo 0s\n syn 0s\n +0.3ms reset",
@@ -725,13 +730,179 @@ var cases = []explained{
 			why swallowed-answer`,
 	},
 
+	// An answer from the host's distance is the host's only where the way there
+	// is as long as the way back, and the last router is nearer by its own word.
+	{
+		name: "no TTL was stepped",
+		see:  answered + "syn 0s\n +0.3ms syn-ack",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "no TTL was stepped, and it is closed",
+		see:  answered + "syn 0s\n +0.3ms reset",
+		want: `reset: reject port-closed likely
+			at destination ?:host
+			or network-firewall@path
+			why reset same-distance echo-reply`,
+	}, {
+		name: "no TTL was stepped, and the host refuses by ICMP",
+		see:  answered + "syn 0s\n +0.3ms icmp refused",
+		want: `icmp-from-target: reject host-firewall likely
+			at destination ?:host
+			or network-firewall@path
+			why icmp-from-target same-distance echo-reply`,
+	}, {
+		name: "the way there is longer",
+		see: answered + "syn 0s\n +0.3ms reset\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=r2 ttl=63\n" +
+			"echo 0.1s ttl=3\n +0.2ms icmp expired for echo from=other\n echo 0.1s ttl=4\n +0.4ms echo-reply",
+		want: `reset: reject port-closed likely
+			at destination 4:host
+			or network-firewall@path
+			why reset same-distance echo-reply`,
+	}, {
+		name: "the way there is shorter",
+		see: answered + "syn 0s\n +0.3ms reset\n syn 0.1s ttl=2\n +0.2ms reset\n echo 0.1s ttl=2\n +0.4ms echo-reply\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply",
+		want: `reset: reject port-closed likely
+			at destination 2:host
+			or network-firewall@path
+			why reset provoked-at-host echo-reply`,
+	}, {
+		name: "the last router has no word for the SYN",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=r2 ttl=63\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "the last router has no word for the echo",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "the SYN and the echo meet different last routers",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=other ttl=63\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "the SYN and the echo meet different last routers, and six datagrams show no longer way",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=other ttl=63\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply\n udp 0.1s ttl=2\n +0.3ms icmp expired from=r2 ttl=63\n udp 0.1s 0.1s 0.1s 0.1s 0.1s 0.1s ttl=3",
+		want: `syn-ack: open listening certain
+			why syn-ack same-distance straight echo-reply`,
+	}, {
+		name: "five datagrams are not enough",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=other ttl=63\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply\n udp 0.1s ttl=2\n +0.3ms icmp expired from=r2 ttl=63\n udp 0.1s 0.1s 0.1s 0.1s 0.1s ttl=3",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "six datagrams that may have got nowhere",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=other ttl=63\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply\n udp 0.1s ttl=2\n udp 0.1s 0.1s 0.1s 0.1s 0.1s 0.1s ttl=3",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "one of six datagrams expires where the host is, and others get there",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=other ttl=63\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply\n udp 0.1s ttl=2\n +0.3ms icmp expired from=r2 ttl=63\n udp 0.1s 0.1s 0.1s 0.1s 0.1s ttl=3\n +0.3ms icmp 3/3\n udp 0.1s ttl=3\n +0.3ms icmp expired from=r2",
+		only: v4,
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "the last router translates",
+		see:  answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=r2 ttl=63\n echo 0.1s ttl=3\n +0.4ms echo-reply",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "a datagram expires where the host is",
+		see:  answered + "syn 0s\n +0.3ms reset\n" + looked + "udp 0.1s ttl=3\n +0.3ms icmp expired from=other",
+		want: `reset: reject port-closed likely
+			at destination 3:host
+			or network-firewall@path
+			why reset same-distance echo-reply`,
+	}, {
+		name: "a datagram meets another router",
+		see:  answered + "syn 0s\n +0.3ms reset\n" + looked + "udp 0.1s ttl=2\n +0.3ms icmp expired from=other ttl=63",
+		want: `reset: reject port-closed likely
+			at destination 3:host
+			or network-firewall@path
+			why reset same-distance echo-reply`,
+	}, {
+		name: "datagrams go the same way",
+		see:  answered + "syn 0s\n +0.3ms reset\n" + looked + "udp 0.1s ttl=2\n +0.3ms icmp expired from=r2 ttl=63\n udp 0.1s ttl=3\n +0.3ms icmp 3/3",
+		only: v4,
+		want: `reset: reject port-closed certain
+			at destination 3:host
+			why reset same-distance straight echo-reply`,
+	}, {
+		name: "the last router is as far away as the answer",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=r2\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "the last router is farther away than the answer",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=61\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=r2 ttl=61\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "answered at the host's hop and no earlier, by a shorter way back",
+		see: "echo 0s\n +0.4ms echo-reply ttl=63\n syn 0s\n +0.3ms reset ttl=63\n syn 0.1s ttl=2\n +0.2ms icmp expired from=gw ttl=63\n" +
+			"syn 0.2s ttl=3\n +0.2ms icmp expired from=r2\n echo 0.1s ttl=3\n +0.2ms icmp expired for echo from=r2\n" +
+			"syn 0.3s ttl=4\n +0.3ms reset ttl=63\n echo 0.1s ttl=4\n +0.4ms echo-reply ttl=63",
+		want: `reset: reject port-closed certain
+			at destination 4:host
+			why reset provoked-at-host echo-reply`,
+	}, {
+		name: "the same, and the last router is as near by its way back",
+		see: "echo 0s\n +0.4ms echo-reply ttl=63\n syn 0s\n +0.3ms reset ttl=63\n syn 0.1s ttl=2\n +0.2ms icmp expired from=gw ttl=63\n" +
+			"syn 0.2s ttl=3\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=3\n +0.2ms icmp expired for echo from=r2 ttl=63\n" +
+			"syn 0.3s ttl=4\n +0.3ms reset ttl=63\n echo 0.1s ttl=4\n +0.4ms echo-reply ttl=63",
+		want: `reset: reject port-closed likely
+			at destination 4:host
+			or network-firewall@path
+			why reset provoked-at-host echo-reply`,
+	}, {
+		name: "only our neighbour is between",
+		see:  "echo 0s\n +0.4ms echo-reply ttl=63\n syn 0s\n +0.3ms reset ttl=63\n echo 0.1s ttl=2\n +0.4ms echo-reply ttl=63",
+		want: `reset: reject port-closed certain
+			at destination 2:host
+			why reset same-distance straight echo-reply`,
+	}, {
+		name: "more than our neighbour is between",
+		see: "echo 0s\n +0.4ms echo-reply ttl=63\n syn 0s\n +0.3ms reset ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=r2 ttl=63\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply ttl=63",
+		want: `reset: reject port-closed likely
+			at destination 3:host
+			or network-firewall@path
+			why reset same-distance echo-reply`,
+	}, {
+		name: "nobody is between, behind a tunnel",
+		see:  "route tunnel\n echo 0s\n +0.4ms echo-reply\n syn 0s\n +0.3ms syn-ack\n echo 0.1s ttl=1\n +0.4ms echo-reply",
+		want: `syn-ack: open listening certain
+			why syn-ack same-distance straight echo-reply`,
+	},
+
 	// ICMP errors from the target's address. TestICMPCodes goes through them all.
 	{
 		name: "the host refuses by ICMP",
-		see:  answered + "syn 0s\n +0.3ms icmp refused",
+		see:  answered + "syn 0s\n +0.3ms icmp refused\n" + looked,
 		want: `icmp-from-target: reject host-firewall certain
-			at destination ?:host
-			why icmp-from-target same-distance echo-reply`,
+			at destination 3:host
+			why icmp-from-target same-distance straight echo-reply`,
 	}, {
 		name: "the host's address refuses by ICMP, without an echo to compare",
 		see:  "syn 0s\n +0.3ms icmp refused",
@@ -918,10 +1089,10 @@ var cases = []explained{
 			why old-connection`,
 	}, {
 		name: "a bare ACK, then a reset",
-		see:  answered + "syn 0s\n +0.3ms ack\n syn 0.6s\n +0.3ms reset",
+		see:  answered + "syn 0s\n +0.3ms ack\n syn 0.6s\n +0.3ms reset\n" + looked,
 		want: `reset: reject port-closed certain
-			at destination ?:host
-			why reset same-distance echo-reply`,
+			at destination 3:host
+			why reset same-distance straight echo-reply`,
 	},
 
 	{
@@ -950,10 +1121,10 @@ var cases = []explained{
 			why covering-link-down silent-subject`,
 	}, {
 		name: "an answer by the other route", misses: "covering-link-down",
-		see: "covering eth1 down\n" + answered + "syn 0s\n +0.3ms reset",
+		see: "covering eth1 down\n" + answered + "syn 0s\n +0.3ms reset\n" + looked,
 		want: `reset: reject port-closed certain
-			at destination ?:host
-			why reset same-distance echo-reply`,
+			at destination 3:host
+			why reset same-distance straight echo-reply`,
 	}, {
 		name: "an echo reply by the other route", misses: "covering-link-down",
 		see: "covering eth1 down\n" + silence + alive,
@@ -1053,9 +1224,9 @@ var cases = []explained{
 			why silent-subject silent-echo`,
 	}, {
 		name: "not seen to leave, and yet answered", misses: "never-departed",
-		see: answered + "syn 0s unseen\n +0.3ms syn-ack",
+		see: answered + "syn 0s unseen\n +0.3ms syn-ack\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	},
 	{
 		name: "this machine does not answer itself",
@@ -1143,22 +1314,22 @@ var cases = []explained{
 	// An answer that is much faster than the host's echo.
 	{
 		name: "each SYN-ACK comes before an echo could",
-		see:  "syn 0s\n +2ms syn-ack\n echo 0s\n +80ms echo-reply\n syn 0.1s\n +2ms syn-ack",
+		see:  "syn 0s\n +2ms syn-ack\n echo 0s\n +80ms echo-reply\n syn 0.1s\n +2ms syn-ack\n" + strings.ReplaceAll(looked, "0.4ms", "80ms"),
 		want: `syn-ack: open listening likely
 			or proxy@path
-			why syn-ack same-distance too-fast echo-reply`,
+			why syn-ack same-distance straight too-fast echo-reply`,
 	}, {
 		name: "each reset comes before an echo could",
-		see:  "syn 0s\n +2ms reset\n echo 0s\n +80ms echo-reply\n syn 0.1s\n +2ms reset",
+		see:  "syn 0s\n +2ms reset\n echo 0s\n +80ms echo-reply\n syn 0.1s\n +2ms reset\n" + strings.ReplaceAll(looked, "0.4ms", "80ms"),
 		want: `reset: reject port-closed likely
-			at destination ?:host
+			at destination 3:host
 			or network-firewall@path
-			why reset same-distance too-fast echo-reply`,
+			why reset same-distance straight too-fast echo-reply`,
 	}, {
 		name: "one SYN-ACK has overtaken the echo",
-		see:  "syn 0s\n +2ms syn-ack\n echo 0s\n +80ms echo-reply\n syn 0.1s\n +80ms syn-ack",
+		see:  "syn 0s\n +2ms syn-ack\n echo 0s\n +80ms echo-reply\n syn 0.1s\n +80ms syn-ack\n" + strings.ReplaceAll(looked, "0.4ms", "80ms"),
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	},
 
 	// Other source ports of a port that answers.
@@ -1173,14 +1344,14 @@ var cases = []explained{
 	}, {
 		name: "one source port has got no answer in two tries", misses: "mixed-flows",
 		see: "syn 0s\n +0.3ms syn-ack\n" + answered + "flow 0.1s port=41001\n +0.3ms syn-ack\n" +
-			"flow 0.1s 0.7s port=41002\n end 2.4s",
+			"flow 0.1s 0.7s port=41002\n end 2.4s\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	}, {
 		name: "one source port has been waited for too briefly", misses: "mixed-flows",
-		see: "syn 0s\n +0.3ms syn-ack\n" + answered + "flow 0.1s 0.7s 1.3s port=41002\n end 2.2s",
+		see: "syn 0s\n +0.3ms syn-ack\n" + answered + "flow 0.1s 0.7s 1.3s port=41002\n end 2.2s\n" + looked,
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance echo-reply`,
+			why syn-ack same-distance straight echo-reply`,
 	},
 
 	// Silence with the TTL stepped: where it begins.

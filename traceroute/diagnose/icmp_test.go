@@ -82,6 +82,9 @@ func TestICMPCodes(t *testing.T) {
 					switch echo {
 					case "alive":
 						see += answered
+						if from == "host" {
+							see += looked
+						}
 					case "alike":
 						see += "+0.3ms icmp " + code + " for echo" + by
 					}

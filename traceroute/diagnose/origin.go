@@ -32,10 +32,15 @@ type origin struct {
 // the host's name only from the next TTL on; one that takes the packet in
 // itself (a proxy) answers at its own. The TTL that is left in the answer tells
 // the two apart, where the way back is as long as the way there.
-func (v *view) origin(rs []*rawprobe.Reply) origin {
-	o := origin{c: v.compare(rs), provoked: v.provoked(), depth: v.path.Depth}
+func (v *view) origin(rs []*rawprobe.Reply) (o origin) {
+	o = origin{c: v.compare(rs), provoked: v.provoked(), depth: v.path.Depth}
 	seems := rs[0].Distance() + 1 // the hop that the remaining TTL names
 	m := o.provoked
+	defer func() {
+		if o.c == same && o.doubt == "" && !v.onLink() {
+			o.doubt, o.hops = v.asFar(rs[0], m)
+		}
+	}()
 	switch {
 	case m == 0:
 		return o
@@ -50,9 +55,10 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 		o.hops = v.suspects(early, m)
 		switch {
 		case len(o.hops) > 2:
-		case v.crooked(m-1) || v.crooked(m):
-			// The way back is not the way there: what is left of the TTL names
-			// neither.
+		case v.crooked(m-1) || v.crooked(m) || v.partAt(m-1) || v.partAt(m):
+			// The way back is not the way there, or there are several: what is
+			// left of the TTL names neither.
+			o.hops = v.among(early, m)
 		case seems == m-1 && m > 1, m > 1 && v.sameDistance(m-1, rs[0]):
 			o.hops = []Hop{v.hop(m - 1)}
 		case seems == m && m > 1:
@@ -79,7 +85,9 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 		// too, but for one hop less on the way back.
 		switch {
 		case o.c == nearer && m > 1 && v.sameDistance(m-1, rs[0]):
-			o.hops = []Hop{v.hop(m - 1)}
+			o.hops = v.among(m-1, m-1)
+		case o.c == noBaseline && m > 1 && seems == m-1 && v.sameDistance(m-1, rs[0]):
+			o.c, o.hops = nearer, v.among(m-1, m-1)
 		case o.c == nearer && m > 1 && v.path.Hop(m-1).Of(subjectName).Status != traceroute.Passes:
 			// Nobody said that it expired one hop before: a silent router there
 			// may have answered, or what it answered for less was lost.
@@ -91,9 +99,80 @@ func (v *view) origin(rs []*rawprobe.Reply) origin {
 		}
 	case m > 1 && seems == m-1 && v.sameDistance(m-1, rs[0]):
 		o.c = nearer
-		o.hops = []Hop{v.hop(m - 1)}
+		o.hops = v.among(m-1, m-1)
 	}
 	return o
+}
+
+// asFar says why an answer from the host's distance may still be another's, and
+// whose: the way back of a device before the host may be as long as the host's.
+// It says nothing where that is excluded: the host's way there is as long as its
+// way back, or the subject was answered at the host's hop and no earlier; and the
+// router before the host says, of the subject and of a control, that it expired
+// there, from as far away as that is.
+func (v *view) asFar(r *rawprobe.Reply, provoked int) (doubt string, suspects []Hop) {
+	d, depth := r.Distance(), v.path.Depth
+	last := depth - 1
+	switch {
+	case provoked > 0 && (depth == 0 || provoked < depth):
+		return fmt.Sprintf("it came already for a SYN with TTL %d, with which nothing else is known to reach the host", provoked), nil
+	case depth == 0:
+		return "the way there was not measured: a device before the host, with a longer way back, would look the same", nil
+	case depth != d+1 && provoked == 0, provoked > depth:
+		return "the way there is not as long as the way back: a device before the host, with a way back of its own, would look the same", nil
+	case last == 0, last == 1 && d == 1:
+		return "", nil // our neighbour is no farther away than that
+	case v.sameDistance(last, r):
+		return "the last router's way back is as long as the answer's: it may have made it", v.among(last, last)
+	case v.translates(last) && v.partAt(last):
+		return fmt.Sprintf("the last router (hop %d) translates: it may hand the port to another machine", last), v.suspects(last, last)
+	case v.expiredFrom(depth), v.partAt(last) && !v.waysAgree(depth):
+		return "ways differ by port: a device before the host would look the same if its answer took a longer one", nil
+	case v.crooked(last):
+		return "the last router's way back is not its way there: a device before the host would look the same if its own is longer", nil
+	case !v.metAt(last):
+		return fmt.Sprintf("the router before the host (hop %d) did not say that both the SYN and an echo expired there: a device there, with a longer way back, would look the same", last), nil
+	}
+	return "", nil
+}
+
+// waysAgree reports whether enough datagrams, each by a way of its own, were sent
+// to the host's hop to show a longer one, and that they get there.
+func (v *view) waysAgree(depth int) bool {
+	udp := string(rawprobe.ControlUDP)
+	at, before := v.path.Hop(depth).Of(udp), v.path.Hop(depth-1).Of(udp)
+	return at.Tries >= traceroute.WaysForCertain && (at.Status == traceroute.Answers || before.Status == traceroute.Passes)
+}
+
+// expiredFrom reports whether a router said of any probe that it expired at the
+// host's hop or beyond it: there is a longer way.
+func (v *view) expiredFrom(depth int) bool {
+	return slices.ContainsFunc(v.o.Replies, func(r rawprobe.Reply) bool {
+		s := &v.o.Sent[r.Probe]
+		return r.Meaning() == rawprobe.SaysExpired && r.Exact && s.Stepped() && s.Kind != rawprobe.OtherFlow && s.TTL >= depth
+	})
+}
+
+// metAt reports whether one router said, of the subject and of a control that
+// gets to the host with the next TTL, that they expired there.
+func (v *view) metAt(ttl int) bool {
+	h, next := v.path.Hop(ttl), v.path.Hop(ttl+1)
+	if h == nil || next == nil || h.Of(subjectName).Status != traceroute.Passes || h.Of(subjectName).Placed {
+		return false
+	}
+	return slices.ContainsFunc(v.path.Names, func(name string) bool {
+		return name != subjectName && h.Of(name).Status == traceroute.Passes && next.Of(name).Status == traceroute.Answers
+	})
+}
+
+// partAt reports whether another router than the subject's said of a control
+// that it expired at a TTL.
+func (v *view) partAt(ttl int) bool {
+	h := v.path.Hop(ttl)
+	return h != nil && h.Of(subjectName).Status == traceroute.Passes && slices.ContainsFunc(v.path.Names, func(name string) bool {
+		q := h.Of(name)
+		return q.Status == traceroute.Passes && slices.ContainsFunc(q.Addrs, func(a netip.Addr) bool { return !slices.Contains(h.Of(subjectName).Addrs, a) })
+	})
 }
 
 // unseen reports whether nothing is known of the subject at a TTL: it was not
@@ -109,18 +188,35 @@ func (v *view) unseen(ttl int) bool {
 	return false
 }
 
-// crooked reports whether the router at a TTL is farther away, or nearer, than
+// crooked reports whether a router at a TTL is farther away, or nearer, than
 // that by its own word.
 func (v *view) crooked(ttl int) bool {
-	spoke, straight := false, false
 	for i := range v.o.Replies {
 		r := &v.o.Replies[i]
-		if r.Meaning() == rawprobe.SaysExpired && r.Exact && v.o.Sent[r.Probe].TTL == ttl && v.o.Sent[r.Probe].Kind != rawprobe.OtherFlow {
-			spoke = true
-			straight = straight || r.Distance() == ttl-1
+		s := &v.o.Sent[r.Probe]
+		if r.Meaning() == rawprobe.SaysExpired && r.Exact && s.TTL == ttl && s.Kind != rawprobe.OtherFlow && r.Distance() != ttl-1 {
+			return true
 		}
 	}
-	return spoke && !straight
+	return false
+}
+
+// among lists the suspects of some hops, and where other controls met other
+// routers there, those too.
+func (v *view) among(from, to int) []Hop {
+	var hops []Hop
+	for ttl := max(from, 1); ttl <= to; ttl++ {
+		hops = append(hops, v.hop(ttl))
+		if !v.partAt(ttl) {
+			continue
+		}
+		for _, a := range v.path.Hop(ttl).Addrs {
+			if h := (Hop{TTL: ttl, Address: a}); !slices.Contains(hops, h) && !v.byHost(a) {
+				hops = append(hops, h)
+			}
+		}
+	}
+	return hops
 }
 
 // before reports whether a TTL that provoked an answer is too small for the host
@@ -129,8 +225,8 @@ func (v *view) crooked(ttl int) bool {
 func (v *view) before(ttl int, r *rawprobe.Reply) bool {
 	far := len(v.echoes) > 0 && !slices.ContainsFunc(v.echoes, func(e *rawprobe.Reply) bool { return e.Distance() < r.Distance()+2 })
 	for _, name := range v.path.Names {
-		if name == subjectName || ttl > 1 && !v.sameUpTo(name, ttl-1) {
-			continue
+		if name == subjectName || name == string(rawprobe.ControlUDP) || ttl > 1 && !v.sameUpTo(name, ttl-1) {
+			continue // each datagram is a flow of its own
 		}
 		// Or it was silent there, where none is lost, and the answer passed
 		// fewer routers on its way back by more than one.
@@ -151,7 +247,7 @@ func (v *view) before(ttl int, r *rawprobe.Reply) bool {
 func (v *view) sameUpTo(control string, ttl int) bool {
 	for t := 1; t <= ttl; t++ {
 		subject, other := v.path.Hops[t-1].Of(subjectName), v.path.Hops[t-1].Of(control)
-		if t == ttl && subject.Status == traceroute.Silent && other.Status == traceroute.Passes {
+		if t == ttl && other.Status == traceroute.Passes && (subject.Status == traceroute.Silent || subject.Placed) {
 			return false // it was lost, or is not there
 		}
 		if subject.Status == traceroute.Passes && other.Status == traceroute.Passes &&
@@ -199,6 +295,22 @@ func (v *view) provoked() int {
 	return 0
 }
 
+// refusedAt is the least TTL at which a subject SYN was refused in the host's
+// name by an ICMP error, 0 where no TTL was stepped to that.
+func (v *view) refusedAt() int {
+	for i := range v.path.Hops {
+		if q := v.path.Hops[i].Of(subjectName); q.Status == traceroute.Rejects && !q.InName && slices.ContainsFunc(q.Addrs, v.byHost) && v.stepped(i+1) {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// stepped reports whether a subject SYN was sent with a TTL.
+func (v *view) stepped(ttl int) bool {
+	return slices.ContainsFunc(v.o.Sent, func(s rawprobe.Sent) bool { return s.Kind == rawprobe.Subject && s.TTL == ttl })
+}
+
 // routerAt reports whether a control expired at a TTL: there is a router, not
 // the host.
 func (v *view) routerAt(ttl int) bool {
@@ -207,7 +319,7 @@ func (v *view) routerAt(ttl int) bool {
 		return false
 	}
 	for _, name := range v.path.Names {
-		if h.Of(name).Status == traceroute.Passes {
+		if name != string(rawprobe.ControlUDP) && h.Of(name).Status == traceroute.Passes {
 			return true
 		}
 	}
@@ -308,5 +420,27 @@ func (o *origin) tell(v *view, d *Diagnosis, rs []*rawprobe.Reply) {
 		d.because("provoked-at-host", "%s came for TTL %d and no less, which is where the host is", describe(r), o.provoked)
 	default:
 		v.distance(d, rs, o.c)
+		if o.c == same && o.doubt == "" {
+			v.tellStraight(d, r)
+		}
+	}
+}
+
+// tellStraight adds why an answer from the host's distance is the host's.
+func (v *view) tellStraight(d *Diagnosis, r *rawprobe.Reply) {
+	depth := v.path.Depth
+	last := depth - 1
+	switch {
+	case v.onLink() || depth != r.Distance()+1:
+	case depth == 1:
+		d.because("straight", "an echo reached the host with TTL 1: no router is between")
+	case depth == 2:
+		d.because("straight", "an echo reached the host with TTL 2: only the next hop is between")
+	case v.partAt(last):
+		h := v.path.Hop(last)
+		d.because("straight", "an echo reached the host with TTL %d, with TTL %d the SYN expired at %s and the echo at %s, and none of %s found a longer way: the way back is the way there",
+			depth, last, h.Of(subjectName).Addrs[0], h.Of(string(rawprobe.Echo)).Addrs[0], plural(v.path.Hop(depth).Of(string(rawprobe.ControlUDP)).Tries, "datagram"))
+	default:
+		d.because("straight", "an echo reached the host with TTL %d, and with TTL %d the SYN and an echo expired at %s: the way back is the way there", depth, last, v.path.Addr(last))
 	}
 }

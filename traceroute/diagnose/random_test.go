@@ -574,40 +574,38 @@ func (b *built) judge(plan *netlab.Plan, d *diagnose.Diagnosis) (problems []stri
 	return problems
 }
 
-// A weakness is a way in which a diagnosis is known to be wrong at times. What it
-// explains is counted apart, and bounded; whoever mends it takes it out.
+// A weakness is a way in which a diagnosis is known to be wrong at times. The
+// networks of every day have none. What it explains among others is counted
+// apart, and bounded; whoever mends it takes it out.
 type weakness struct {
 	name string
 	is   func(n network, d *diagnose.Diagnosis, problem string) bool
 }
 
 var weaknesses = []weakness{
-	// An answer from the host's distance is taken for the host's, and no TTL is
-	// stepped. Most of these are the last router's, whose way back is as long as
-	// the host's: stepping would not show them, since what a router forges as it
-	// forwards comes first for the next TTL. Of others it shows some (see
-	// TestAlwaysToTheEnd).
+	// Two ways of unequal length share the traffic by port, every probe takes the
+	// one way, and the answer of the last router the longer one back.
 	{"forged, from as far away as the host", func(n network, d *diagnose.Diagnosis, _ string) bool {
-		return (n.Back > 0 || n.Fork > 0) && slices.Contains(ownCauses, d.Cause) && has(d, "same-distance", "provoked-at-host")
+		return n.Fork > 0 && slices.Contains(ownCauses, d.Cause) && has(d, "straight", "provoked-at-host")
 	}},
 	// Which of two hops made an answer in the host's name is told by the TTL
-	// that is left in it, as if the way back were the way there.
+	// that is left in it, and ways of unequal length share the traffic.
 	{"the device's own way back", func(n network, d *diagnose.Diagnosis, problem string) bool {
-		return (n.Back > 0 || n.Fork > 0) && has(d, "provoked-early") && kindOf(problem) == "wrong claim: the fault is not at"
+		return n.Fork > 0 && has(d, "provoked-early") && kindOf(problem) == "wrong claim: the fault is not at"
 	}},
-	// A silence that five losses in a row made, where no other probe was lost.
+	// A silence that losses made, where no other probe was lost, or a third of
+	// all were.
 	{"loss that nothing else meets", func(n network, d *diagnose.Diagnosis, _ string) bool {
-		return n.Loss > 0 && d.Certainty == diagnose.Certain
+		return n.Loss > 0 && (d.Certainty == diagnose.Certain || d.Verdict == diagnose.Drop)
 	}},
 	// The host's only answer is a SYN-ACK that it had to send again, and three
 	// of its round trips are waited for.
 	{"slow by a late SYN-ACK", func(n network, _ *diagnose.Diagnosis, problem string) bool {
 		return n.Loss > 0 && n.NoEcho && kindOf(problem) == "took"
 	}},
-	// A way that parts behind the subject's last hop, and on whose one leg
-	// nobody speaks.
+	// Ways of unequal length, and on one of them somebody says nothing.
 	{"a leg without a word", func(n network, d *diagnose.Diagnosis, _ string) bool {
-		return n.Fork > 0 && n.Mute != 0 && d.Verdict == diagnose.Drop && d.Cause == diagnose.NetworkFirewall
+		return n.Fork > 0 && n.Mute != 0 && d.Cause == diagnose.NetworkFirewall
 	}},
 }
 
@@ -630,8 +628,9 @@ func (n network) weak(out *outcome) string {
 	return ""
 }
 
-// maxWeak is the largest share of networks for which a known weakness counts.
-const maxWeak = 0.005
+// maxWeak is the largest share of other networks than those of every day for
+// which a known weakness counts: four times what 100,000 have shown.
+const maxWeak = 0.0005
 
 // enough networks make a share.
 const enough = 400
@@ -726,7 +725,7 @@ func (n network) shrink(t *testing.T, problem string) network {
 }
 
 func TestRandomNetworks(t *testing.T) {
-	count := *networks
+	count, everyDay := *networks, *networks == 0 && *from == 1
 	if count == 0 {
 		count = 10000
 		if testing.Short() || raceDetector {
@@ -782,7 +781,7 @@ func TestRandomNetworks(t *testing.T) {
 					report := false
 					if len(out.problems) > 0 {
 						kind := n.Fault + ": " + kindOf(out.problems[0])
-						if w := n.weak(&out); w != "" {
+						if w := n.weak(&out); w != "" && !everyDay {
 							weak[w]++
 							weakest++
 						} else {
@@ -817,8 +816,8 @@ func TestRandomNetworks(t *testing.T) {
 	for _, w := range weaknesses {
 		t.Logf("  %d wrong by a known weakness: %s", weak[w.name], w.name)
 	}
-	if share := float64(weakest) / float64(max(ran, 1)); ran >= enough && share > maxWeak {
-		t.Errorf("%.2f %% wrong by known weaknesses, at most %.2f %% are allowed", 100*share, 100*maxWeak)
+	if share := float64(weakest) / float64(max(ran, 1)); weakest > 1 && share > maxWeak {
+		t.Errorf("%.3f %% wrong by known weaknesses, at most %.3f %% are allowed", 100*share, 100*maxWeak)
 	}
 	if failed > 0 {
 		var lines []string

@@ -37,6 +37,7 @@ import (
 //	echo 0s                     likewise
 //	flow 0s                     likewise: the SYN from another source port; port=41000 names it
 //	tcp-ack 0s, tcp-443 0s      likewise: an ACK of the SYN's five-tuple, a SYN to port 443
+//	udp 0s                      likewise: a datagram
 //
 //	+0.3ms syn-ack              an answer to the last SYN (or flow): syn-ack, reset, ack, icmp 3/13, icmp refused
 //	+0.4ms echo-reply           an answer to the last echo
@@ -262,7 +263,7 @@ func asks(o *rawprobe.Observations, words []string) {
 
 var probeKinds = map[string]rawprobe.ProbeKind{
 	"syn": rawprobe.Subject, "echo": rawprobe.Echo, "flow": rawprobe.OtherFlow,
-	"tcp-ack": rawprobe.ControlACK, "tcp-443": rawprobe.ControlSYN,
+	"tcp-ack": rawprobe.ControlACK, "tcp-443": rawprobe.ControlSYN, "udp": rawprobe.ControlUDP,
 }
 
 func (f family) sent(o *rawprobe.Observations, kind string, words []string) {

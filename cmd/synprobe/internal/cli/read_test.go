@@ -238,7 +238,7 @@ func TestReadForeign(t *testing.T) {
 			}
 			return ""
 		}},
-		{"open, with a ping from the same distance", []frame{c.ping(-1*s, false), c.ping(-980*ms, true), c.syn(0, 1), c.answer(20*ms, "S"), c.ack(21 * ms)}, "open listening certain", 0, 1, nil},
+		{"open, with a ping from the same distance", []frame{c.ping(-1*s, false), c.ping(-980*ms, true), c.syn(0, 1), c.answer(20*ms, "S"), c.ack(21 * ms)}, "open listening likely", 0, 1, nil},
 		{"reset", []frame{c.syn(0, 1), c.answer(20*ms, "R")}, "reject port-closed likely", 1, 1, nil},
 		{"reset, with a ping from the same distance", []frame{c.ping(-1*s, false), c.ping(-980*ms, true), c.syn(0, 1), c.answer(20*ms, "R")}, "reject port-closed likely", 1, 1, nil},
 		{"reset, after two SYNs", []frame{c.syn(0, 1), c.syn(1*s, 2), c.answer(1020*ms, "R")}, "reject port-closed likely", 1, 2, func(e explanation) string {

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -175,6 +176,8 @@ func (r *Result) blamed(ttl int) string {
 }
 
 // shown are the controls of the picture: those that were answered, echo first.
+// Datagrams are left out that only met what others did: they were sent to see
+// whether ways differ.
 func shown(path traceroute.Path) []string {
 	var names []string
 	for _, n := range path.Names {
@@ -182,13 +185,19 @@ func shown(path traceroute.Path) []string {
 			continue
 		}
 		for _, h := range path.Hops {
-			if st := h.Of(n).Status; (st == traceroute.Passes || st == traceroute.Answers || st == traceroute.Rejects) && len(names) < maxControls {
-				names = append(names, n)
-				break
+			if !met(h.Of(n)) || len(names) == maxControls ||
+				n == string(rawprobe.ControlUDP) && slices.ContainsFunc(names, func(o string) bool { return met(h.Of(o)) }) {
+				continue
 			}
+			names = append(names, n)
+			break
 		}
 	}
 	return names
+}
+
+func met(p traceroute.Probed) bool {
+	return p.Status == traceroute.Passes || p.Status == traceroute.Answers || p.Status == traceroute.Rejects
 }
 
 // controlWords heads a control's column.
