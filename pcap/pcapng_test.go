@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -137,6 +138,21 @@ func TestFileCut(t *testing.T) {
 	}
 	if seen != len(packets) {
 		t.Errorf("saw %d of %d packets", seen, len(packets))
+	}
+}
+
+// TestFileUnreadable reads a file that can't be read any further from some byte on: that is no end of it, wherever it is.
+func TestFileUnreadable(t *testing.T) {
+	file, _, _, end := written(t)
+	broken := errors.New("input/output error")
+	for n := range len(file) - len(end.Comment) {
+		f, err := NewReader(io.MultiReader(bytes.NewReader(file[:n]), iotest.ErrReader(broken)))
+		for err == nil {
+			err = f.Read(new(Captured))
+		}
+		if !errors.Is(err, broken) || f != nil && f.Cut() {
+			t.Fatalf("after %d bytes: %v", n, err)
+		}
 	}
 }
 
