@@ -217,28 +217,36 @@ func (s *Sent) roundTrip(answered time.Time) time.Duration {
 	return 0
 }
 
-// doubtTimes takes back round-trip times of SYN-ACKs that may be none. A host
-// whose first SYN-ACK was lost repeats it, by itself or for our next SYN, and
-// echoes the first SYN's timestamp in either case (field note 29): the time
-// since that SYN is then the wait, not the way. "RTT samples MUST NOT be made
+// doubtTimes takes back round-trip times that may be none. A host whose first
+// SYN-ACK was lost repeats it, by itself or for our next SYN, and echoes the first
+// SYN's timestamp in either case (field note 29): the time since that SYN is then
+// the wait, not the way. And an answer that names no probe is booked under the
+// last, though it may be the answer to one before. "RTT samples MUST NOT be made
 // using segments that were retransmitted (and thus for which it is ambiguous
 // whether the reply was for the first instance of the packet or a later
-// instance)" (RFC 6298, section 3). On a path so slow that an echo took about
-// as long the time stands.
+// instance)" (RFC 6298, section 3). What an echo took tells how long a way is
+// possible: where that leaves no other reading, the time stands.
 func (o *Observations) doubtTimes() {
 	var echo time.Duration
+	answered := make([]bool, len(o.Sent))
 	for i := range o.Replies {
+		answered[o.Replies[i].Probe] = true
 		if o.Replies[i].Kind == EchoReply {
 			echo = max(echo, o.Replies[i].RTT)
 		}
 	}
 	for i := range o.Replies {
 		a := &o.Replies[i]
-		if a.Kind != SynAck || a.RTT <= 2*echo {
-			continue
-		}
-		for j := a.Probe + 1; j < len(o.Sent); j++ {
-			if s := &o.Sent[j]; s.Kind == o.Sent[a.Probe].Kind && s.Flow == o.Sent[a.Probe].Flow && s.Departed != nil && s.Departed.Time.Before(a.Time) {
+		for j := range o.Sent {
+			s := &o.Sent[j]
+			if s.Kind != o.Sent[a.Probe].Kind || s.Flow != o.Sent[a.Probe].Flow || s.Departed == nil {
+				continue
+			}
+			switch {
+			case j > a.Probe && a.Kind == SynAck && a.RTT > 2*echo && s.Departed.Time.Before(a.Time):
+				a.RTT = 0
+			case j < a.Probe && !a.Exact && !answered[j] &&
+				(echo == 0 || a.Kind == ICMPError || a.Time.Sub(s.Departed.Time) <= 2*echo): // routers may take their time
 				a.RTT = 0
 			}
 		}

@@ -410,17 +410,60 @@ func TestWhichTry(t *testing.T) {
 				if got := told(o); got != want {
 					t.Fatalf("got %q, want %q", got, want)
 				}
-				rtt := 100 * ms
-				switch r := o.Replies[0]; {
-				case r.Exact && r.Kind == SynAck:
-					// It may be the host's second, with the first one lost.
-					rtt = 0
-				case r.Exact:
+				// A SYN-ACK may be the host's second, with the first one lost.
+				// What names no try may be any one's.
+				rtt := time.Duration(0)
+				if r := o.Replies[0]; r.Exact && r.Kind != SynAck {
 					rtt = 1300 * ms
 				}
 				if o.Replies[0].RTT != rtt {
 					t.Errorf("the round trip was %v, want %v", o.Replies[0].RTT, rtt)
 				}
+			})
+		})
+	}
+}
+
+// An answer that names no try is the last one's only where a way as long as to
+// another is out of the question: by the echo's time.
+func TestTimeOfWhich(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		far   time.Duration // to the host and back
+		lost  int           // as many SYNs
+		rtt   time.Duration
+		kind  func(probe) segment
+		noTSs bool
+	}{
+		{"a reset to the first", 20 * ms, 0, 20 * ms, probe.reset, false},
+		{"a reset to the second", 20 * ms, 1, 20 * ms, probe.reset, false},
+		{"a reset to the third", 20 * ms, 2, 20 * ms, probe.reset, false},
+		{"a reset to the first, after the second was sent", 700 * ms, 0, 0, probe.reset, false},
+		{"a reset to the first, after the third was sent", 1300 * ms, 0, 0, probe.reset, false},
+		{"a SYN-ACK to the first, after the second was sent", 700 * ms, 0, 700 * ms, probe.synAck, false},
+		{"the same without a timestamp", 700 * ms, 0, 0, probe.synAck, true},
+		{"a SYN-ACK without a timestamp to the second", 20 * ms, 1, 20 * ms, probe.synAck, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, n network) {
+				_, o := play(t, n, Options{}, func(s *script) {
+					s.syn = func(p probe) []answer {
+						if p.n <= c.lost {
+							return nil
+						}
+						return []answer{c.kind(p).with(func(g *segment) { g.options = g.options && !c.noTSs }).after(c.far)}
+					}
+					s.echo = answers(c.far, probe.echoReply)
+				})
+				for i := range o.Replies {
+					if a := &o.Replies[i]; a.Kind != EchoReply {
+						if a.RTT != c.rtt {
+							t.Errorf("%v, want %v: %+v", a.RTT, c.rtt, a)
+						}
+						return
+					}
+				}
+				t.Errorf("no answer: %s", told(o))
 			})
 		})
 	}
