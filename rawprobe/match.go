@@ -501,13 +501,15 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 		return true
 	}
 	// See nextID for why none of these is another's. Other programs' are not so
-	// careful, and count up by one: what fits exactly comes first.
-	if q.IP.Version == 4 && r.nameExactly(st, reply, func(s *Sent) bool { return s.ID == q.IP.ID }) {
+	// careful, and count up by one: what fits exactly comes first. Or all are 0:
+	// "Originating sources MAY set the IPv4 ID field of atomic datagrams to any
+	// value" (RFC 6864, section 4.1).
+	if q.IP.Version == 4 &&
+		(r.nameAlone(st, reply, func(s *Sent) bool { return s.ID == q.IP.ID }) ||
+			r.nameAlone(st, reply, func(s *Sent) bool { return s.ID == bits.ReverseBytes16(q.IP.ID) || s.ID == q.IP.ID-1 })) {
 		return true
 	}
-	return r.name(st, reply, func(s *Sent) bool {
-		return q.IP.Version == 4 && (s.ID == bits.ReverseBytes16(q.IP.ID) || s.ID == q.IP.ID-1)
-	})
+	return r.name(st, reply, func(*Sent) bool { return false })
 }
 
 // A probe without an answer may still provoke one that names no probe for three
@@ -584,6 +586,18 @@ func (r *Run) nameExactly(st *stream, reply *Reply, named func(*Sent) bool) bool
 		}
 	}
 	return false
+}
+
+// nameAlone is nameExactly for what two probes may have in common, and then names
+// neither.
+func (r *Run) nameAlone(st *stream, reply *Reply, named func(*Sent) bool) bool {
+	n := 0
+	for _, i := range st.probes {
+		if named(&r.obs.Sent[i]) {
+			n++
+		}
+	}
+	return n == 1 && r.nameExactly(st, reply, named)
 }
 
 // probe finds a probe of a flow, and returns -1 where there is none.

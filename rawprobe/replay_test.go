@@ -1,6 +1,7 @@
 package rawprobe
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"net/netip"
@@ -110,6 +111,50 @@ func TestOverhearBounds(t *testing.T) {
 	}
 	if !errors.Is(err, ErrTooMuch) {
 		t.Errorf("a scan: %v", err)
+	}
+}
+
+// TestOverhearIdentification: a quote that ends before the timestamp names a SYN by
+// its identification, unless several have the same.
+func TestOverhearIdentification(t *testing.T) {
+	n, start := net4, time.Unix(1000, 0)
+	for _, c := range []struct {
+		name   string
+		ids    []uint16
+		quoted uint16
+		want   int // the SYN that it is booked under
+		exact  bool
+		rtt    time.Duration
+	}{
+		{"its own", []uint16{7, 8, 9}, 8, 1, true, 1050 * ms},
+		{"swapped", []uint16{7, 8, 9}, 0x900, 2, true, 50 * ms},
+		{"all 0", []uint16{0, 0, 0}, 0, 2, false, 0},
+		{"all 0, and one more", []uint16{0, 0, 0}, 1, 2, false, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var over Overhearer
+			take := func(d time.Duration, dir pcap.Direction, b []byte) {
+				if err := over.Take(Event{Data: b, Time: start.Add(d), Direction: dir, Interface: ethIdx}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var quote []byte
+			for i, id := range c.ids {
+				syn := serialize(n.us, n.host, 64, layers.IPProtocolTCP, &layers.TCP{SrcPort: 4000, DstPort: 80, Seq: 7, SYN: true})
+				binary.BigEndian.PutUint16(syn[4:], id)
+				quote = append([]byte(nil), syn[:28]...)
+				take(time.Duration(i)*time.Second, pcap.Outgoing, syn)
+			}
+			binary.BigEndian.PutUint16(quote[4:], c.quoted)
+			take(2050*ms, pcap.Incoming, icmpPacket(n.router, n.us, 60, n.unreachable, n.admin, append(make([]byte, 4), quote...)))
+			o := over.Observe(0)
+			if len(o.Replies) != 1 {
+				t.Fatalf("%+v", o.Replies)
+			}
+			if a := o.Replies[0]; a.Probe != c.want || a.Exact != c.exact || a.RTT != c.rtt {
+				t.Errorf("booked under %d, exactly: %v, after %v", a.Probe, a.Exact, a.RTT)
+			}
+		})
 	}
 }
 
