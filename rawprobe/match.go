@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"time"
 
 	"synprobe/pcap"
@@ -447,10 +448,11 @@ func (r *Run) refused(m *wire.ICMP, reply *Reply) (st *stream, malformed bool) {
 	reply.Kind, reply.Type, reply.Code = ICMPError, int(m.Type), int(m.Code)
 	reply.QuotedTTL = int(q.IP.TTL)
 	reply.QuotedDst = netip.AddrPortFrom(q.IP.Dst, q.DstPort)
-	// By the source port first: flows that differ in it share the rest.
-	for _, byPort := range []bool{true, false} {
+	// By the source port first: flows that differ in it share the rest. Where that
+	// was rewritten, by what names the probe.
+	for _, by := range []quoteMark{byPort, byIdentity, byDestination} {
 		for _, st := range r.streams {
-			if len(st.probes) > 0 && q.IP.Proto == st.t.proto && r.quoted(st, &q, byPort, reply) {
+			if len(st.probes) > 0 && q.IP.Proto == st.t.proto && r.quoted(st, &q, by, reply) {
 				return st, false
 			}
 		}
@@ -458,9 +460,19 @@ func (r *Run) refused(m *wire.ICMP, reply *Reply) (st *stream, malformed bool) {
 	return nil, false
 }
 
+// A quoteMark is what tells of which flow a quoted SYN is, beside its sequence
+// number.
+type quoteMark int
+
+const (
+	byPort        quoteMark = iota // the source port
+	byIdentity                     // the destination, and what names the probe
+	byDestination                  // the destination, where one flow alone goes there
+)
+
 // quoted reports whether a quote is of a probe of this flow, which it then names
 // in the reply.
-func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool {
+func (r *Run) quoted(st *stream, q *wire.Quote, by quoteMark, reply *Reply) bool {
 	if st.kind == Echo {
 		return q.HasEcho && (q.EchoID == st.id || q.EchoID == st.outID) &&
 			r.nameExactly(st, reply, func(s *Sent) bool { return uint16(s.Seq) == q.EchoSeq })
@@ -489,7 +501,7 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 	if !q.HasSeq || q.Seq != st.isn {
 		return false
 	}
-	if byPort {
+	if by == byPort {
 		if q.SrcPort != st.flow.Src.Port() && q.SrcPort != st.out.Src.Port() {
 			return false
 		}
@@ -509,7 +521,17 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 			r.nameAlone(st, reply, func(s *Sent) bool { return s.ID == bits.ReverseBytes16(q.IP.ID) || s.ID == q.IP.ID-1 })) {
 		return true
 	}
+	if by == byIdentity || by == byDestination && r.shared(st) {
+		return false
+	}
 	return r.name(st, reply, func(*Sent) bool { return false })
+}
+
+// shared reports whether another flow's SYNs go where this one's do.
+func (r *Run) shared(st *stream) bool {
+	return slices.ContainsFunc(r.streams, func(c *stream) bool {
+		return c != st && (c.kind == Subject || c.kind == OtherFlow || c.kind == ControlSYN) && c.flow.Dst == st.flow.Dst
+	})
 }
 
 // A probe without an answer may still provoke one that names no probe for three

@@ -364,6 +364,32 @@ func TestMatchQuote(t *testing.T) {
 	}
 }
 
+// An error whose quote has another source port, for a translator did not put it
+// right, is that flow's whose probe it names, though several go to one port.
+func TestQuoteOfWhichFlow(t *testing.T) {
+	eachFamily(t, func(t *testing.T, n network) {
+		_, o := play(t, n, Options{}, func(s *script) {
+			s.echo = answers(25*ms, probe.echoReply)
+			s.syn = func(p probe) []answer {
+				e := p.icmp(n.router, n.unreachable, n.noRoute)
+				return []answer{e.quoted(func(q []byte) { q[e.header()] ^= 0x80 }).after(20 * ms)}
+			}
+		})
+		if len(o.Sent) != 2+otherFlows || len(o.Replies) != len(o.Sent) {
+			t.Fatalf("%d sent, %s", len(o.Sent), told(o))
+		}
+		booked := make(map[int]bool)
+		for _, a := range o.Replies {
+			booked[a.Probe] = a.Exact
+		}
+		for i := range o.Sent {
+			if !booked[i] {
+				t.Errorf("probe %d, %s, has no answer of its own: %s", i, o.Sent[i].Kind, told(o))
+			}
+		}
+	})
+}
+
 // Several tries are told apart by what each of them carried.
 func TestWhichTry(t *testing.T) {
 	icmpOf := func(edit func(q []byte)) func(n network, p probe) answer {
