@@ -490,7 +490,7 @@ func (r *Run) quoted(st *stream, q *wire.Quote, by quoteMark, reply *Reply) bool
 			})
 	}
 	if st.kind == ControlACK {
-		if !q.HasSeq || q.Seq != st.isn+1 || q.SrcPort != st.flow.Src.Port() && q.SrcPort != st.out.Src.Port() {
+		if !q.HasSeq || q.Seq != st.isn+1 || !r.marked(st, q, by) {
 			return false
 		}
 		if q.HasAck { // which nobody rewrites
@@ -498,14 +498,7 @@ func (r *Run) quoted(st *stream, q *wire.Quote, by quoteMark, reply *Reply) bool
 		}
 		return r.name(st, reply, func(s *Sent) bool { return q.IP.Version == 4 && s.ID == q.IP.ID })
 	}
-	if !q.HasSeq || q.Seq != st.isn {
-		return false
-	}
-	if by == byPort {
-		if q.SrcPort != st.flow.Src.Port() && q.SrcPort != st.out.Src.Port() {
-			return false
-		}
-	} else if reply.QuotedDst != st.flow.Dst && reply.QuotedDst != st.out.Dst {
+	if !q.HasSeq || q.Seq != st.isn || !r.marked(st, q, by) {
 		return false
 	}
 	// The timestamp first: an identification may be rewritten on the way.
@@ -525,6 +518,16 @@ func (r *Run) quoted(st *stream, q *wire.Quote, by quoteMark, reply *Reply) bool
 		return false
 	}
 	return r.name(st, reply, func(*Sent) bool { return false })
+}
+
+// marked reports whether a quote is of a flow by its source port, or else by its
+// destination.
+func (r *Run) marked(st *stream, q *wire.Quote, by quoteMark) bool {
+	if by == byPort {
+		return q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()
+	}
+	dst := netip.AddrPortFrom(q.IP.Dst, q.DstPort)
+	return dst == st.flow.Dst || dst == st.out.Dst
 }
 
 // shared reports whether another flow's SYNs go where this one's do.

@@ -390,6 +390,47 @@ func TestQuoteOfWhichFlow(t *testing.T) {
 	})
 }
 
+// An error about a control ACK is believed as one about a SYN is, though its quote
+// has another source port.
+func TestQuotedACK(t *testing.T) {
+	for _, n := range networks {
+		for _, c := range []struct {
+			name string
+			edit func(e icmpError) icmpError
+			want string
+		}{
+			{"whole", func(e icmpError) icmpError { return e }, "icmp-error(tcp-ack 1)"},
+			{"source port translated", func(e icmpError) icmpError {
+				return e.quoted(func(q []byte) { q[e.header()] ^= 0x80 })
+			}, "icmp-error(tcp-ack 1)"},
+			{"destination translated", func(e icmpError) icmpError {
+				return e.quoted(func(q []byte) { q[e.header()-1]++ })
+			}, "icmp-error(tcp-ack 1)"},
+			{"both translated", func(e icmpError) icmpError {
+				return e.quoted(func(q []byte) { q[e.header()] ^= 0x80; q[e.header()-1]++ })
+			}, "unprovoked=1"},
+			{"another acknowledgement", func(e icmpError) icmpError {
+				return e.quoted(func(q []byte) { q[e.header()+8]++ })
+			}, "unprovoked=1"},
+			{"another sequence number", func(e icmpError) icmpError {
+				return e.quoted(func(q []byte) { q[e.header()+4]++ })
+			}, "unprovoked=1"},
+		} {
+			r, s := fuzzRun(t, n)
+			if err := r.SendACK(3); err != nil {
+				t.Fatal(err)
+			}
+			ack := s.probes[len(s.probes)-1]
+			a := c.edit(ack.icmp(n.router, n.expired, 0)).answer()
+			a.events[0].Time = time.Now()
+			r.handle(a.events[0], time.Now())
+			if got := told(r.obs); got != c.want {
+				t.Errorf("%s, %s: got %q, want %q", n.name, c.name, got, c.want)
+			}
+		}
+	}
+}
+
 // Several tries are told apart by what each of them carried.
 func TestWhichTry(t *testing.T) {
 	icmpOf := func(edit func(q []byte)) func(n network, p probe) answer {
