@@ -327,18 +327,17 @@ func (r *Run) nextTSval(now time.Time) uint32 {
 
 // ask asks the next hop for its link-layer address.
 func (r *Run) ask(now time.Time) error {
-	r.obs.Asks = append(r.obs.Asks, Ask{Time: now})
 	err := r.link.Ask(&r.obs.Machine, r.obs.Target.Addr())
 	var refused *SendError
 	if errors.As(err, &refused) {
-		// It was not asked: no silence follows from it.
-		r.obs.Asks = r.obs.Asks[:len(r.obs.Asks)-1]
-		return nil
+		return nil // it was not asked: no silence follows from it
 	}
-	if err == nil {
-		r.asked()
+	if err != nil {
+		return err
 	}
-	return err
+	r.obs.Asks = append(r.obs.Asks, Ask{Time: now})
+	r.asked()
+	return nil
 }
 
 // asked shows our own request to who watches. It went past the tap, which is

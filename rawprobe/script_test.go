@@ -70,6 +70,7 @@ type script struct {
 	syn     func(p probe) []answer // the subject's SYN and those of other flows
 	echo    func(p probe) []answer
 	ask     func(n int) []answer // the n-th request to the next hop, from 1
+	unasked bool                 // the kernel takes no request
 	refuse  func(p probe) Refusal
 	leaves  func(raw []byte) // local translation: changes what the tap sees leave
 	fail    func(p probe) error
@@ -199,6 +200,9 @@ func (s *script) Final(m *Machine, _ netip.Addr) TapStats {
 }
 
 func (s *script) Ask(m *Machine, target netip.Addr) error {
+	if s.unasked {
+		return &SendError{Reason: RefusedNoBuffer, Err: fmt.Errorf("refused")}
+	}
 	s.counts["ask"]++
 	s.note("ask")
 	s.asked = append(s.asked, m.Route.NextHop(target))
