@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/gopacket/layers"
@@ -686,6 +687,50 @@ func TestLocalTranslation(t *testing.T) {
 	_, o = play(t, net4, short, func(s *script) { s.deaf, s.syn = true, answers(20*ms, probe.synAck) })
 	if told(o) != "syn-ack(subject 1)" || o.Sent[0].Departed != nil || o.Replies[0].RTT != 0 {
 		t.Errorf("got %+v", o.Replies)
+	}
+}
+
+// A planned is a Plan that sends once and waits.
+type planned struct {
+	send func() error
+	end  time.Time
+}
+
+func (p *planned) Step(now time.Time) (time.Time, bool, error) {
+	if p.end.IsZero() {
+		p.end = now.Add(time.Second)
+		return p.end, false, p.send()
+	}
+	return p.end, !now.Before(p.end), nil
+}
+
+// The filter lets the reset pass that a control ACK draws where this machine's own
+// translation changes the ports.
+func TestTranslatedACK(t *testing.T) {
+	for _, n := range networks {
+		for name, at := range map[string]int{"source port": 0, "destination port": 2} {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScript(t, n)
+				s.leaves = func(raw []byte) { binary.BigEndian.PutUint16(raw[len(raw)-20+at:], 7777) }
+				s.syn = func(p probe) []answer {
+					drawn := p.reset().with(func(g *segment) { g.flags, g.seq, g.ack = "R", p.tcp.Ack, 0 })
+					return []answer{drawn.after(time.Duration(p.n) * 20 * ms).eaten()}
+				}
+				o, err := ObserveWith(s.ctx, s, netip.AddrPortFrom(n.host, port), Options{Watch: s.sifted}, func(r *Run) Plan {
+					return &planned{send: func() error {
+						for range 3 {
+							if err := r.SendACK(DefaultTTL); err != nil {
+								return err
+							}
+						}
+						return nil
+					}}
+				})
+				if got := told(o); err != nil || got != "reset(tcp-ack 1) reset(tcp-ack 2) reset(tcp-ack 3)" {
+					t.Errorf("%s, %s: got %q, %v", n.name, name, got, err)
+				}
+			})
+		}
 	}
 }
 

@@ -56,9 +56,10 @@ type Run struct {
 
 	packets int // how many packets were seen, and sent past the tap
 
-	isn   uint32
-	id    uint16
-	tsval uint32
+	isn      uint32
+	firstACK uint32 // what the first control ACK acknowledges
+	id       uint16
+	tsval    uint32
 }
 
 // Observe finds out what happens to a SYN from this machine to target, and
@@ -137,7 +138,7 @@ func (r *Run) prepare() (bool, error) {
 		return false, err
 	}
 	return true, r.link.Watch(pcap.Interest{
-		Family: family(flow.Dst.Addr()), ISN: r.isn, Port: flow.Src.Port(), PeerPort: flow.Dst.Port(),
+		Family: family(flow.Dst.Addr()), ISN: r.isn, ACK: r.firstACK, ACKs: maxHanded, Port: flow.Src.Port(), PeerPort: flow.Dst.Port(),
 		UDPPorts: []uint16{flow.Src.Port()}, EchoID: r.echo.id, EchoCookie: r.echo.cookie, Neighbors: m.Interface.Resolves,
 	})
 }
@@ -168,6 +169,7 @@ func (r *Run) choose(flow Flow) {
 		// The random part is shorter than it takes to start a process twice.
 		r.isn = uint32(time.Now().UnixNano()/int64(isnClock)) + rand.Uint32N(1<<10)
 	}
+	r.firstACK = rand.Uint32()
 	r.id = uint16(rand.Uint32())
 	// A timestamp clock of 1 ms, as Linux's. It rises from run to run too.
 	r.tsval = uint32(time.Now().UnixMilli())

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+	"golang.org/x/net/bpf"
 
 	"synprobe/pcap"
 )
@@ -113,6 +114,7 @@ func tryPlay(t *testing.T, n network, opt Options, edit func(s *script)) (o *Obs
 			if p.Number > 0 {
 				packets = append(packets, Seen{Event: p.Event, Number: p.Number})
 			}
+			s.sifted(p)
 		}
 		defer func() {
 			if err == nil {
@@ -126,6 +128,25 @@ func tryPlay(t *testing.T, n network, opt Options, edit func(s *script)) (o *Obs
 		}
 	})
 	return o, s, err
+}
+
+// sifted checks that the filter which the run asked for lets a packet pass that
+// means something to it.
+func (s *script) sifted(p Seen) {
+	s.t.Helper()
+	switch {
+	case p.What == ProbeLeft, p.What == ProbeAgain, p.What == Answer, p.What == OwnReset:
+	case p.What == AskAnswer && s.interest.Neighbors:
+	default:
+		return
+	}
+	vm, err := bpf.NewVM(s.interest.Filter())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if n, err := vm.Run(p.Data); err != nil || n == 0 {
+		s.t.Errorf("the filter hides %s: % x, %v", p.What, p.Data, err)
+	}
 }
 
 func newScript(t testing.TB, n network) *script {
