@@ -69,7 +69,8 @@ func (r *Run) tell(s Seen) {
 	}
 }
 
-// judge finds out what a packet is, and records it.
+// judge finds out what a packet is, and records it. Now is by the run's own clock,
+// and zero where it is over: of a replay.
 func (r *Run) judge(ev Event, now time.Time) Seen {
 	s := Seen{Event: ev, Number: r.packets, What: Stranger}
 	switch {
@@ -323,7 +324,11 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) What {
 		return Unprovoked
 	}
 	if !ev.Unstamped {
-		reply.RTT = r.obs.Sent[reply.Probe].roundTrip(reply.Time)
+		s := &r.obs.Sent[reply.Probe]
+		if reply.RTT = s.roundTrip(reply.Time); !now.IsZero() && reply.RTT > now.Sub(s.Time) {
+			// Longer than the run knows of: the stamps' clock was set meanwhile.
+			reply.RTT, reply.unstamped = 0, true
+		}
 	}
 	for i := len(r.obs.Replies) - 1; i >= 0; i-- {
 		old := &r.obs.Replies[i]

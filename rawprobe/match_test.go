@@ -840,6 +840,35 @@ func TestStrangersDeliveries(t *testing.T) {
 	})
 }
 
+// TestClockSet sets the clock of the stamps while an answer is under way: what it
+// took is not known then, and a second try, after that, tells it.
+func TestClockSet(t *testing.T) {
+	for _, by := range []time.Duration{time.Hour, 21 * ms, -time.Hour} {
+		eachFamily(t, func(t *testing.T, n network) {
+			_, o := play(t, n, Options{}, func(s *script) {
+				s.syn = func(p probe) []answer { return []answer{p.reset().answer().eaten().after(20 * ms)} }
+				s.echo = func(p probe) []answer {
+					s.setClock(by)
+					return []answer{p.echoReply().after(20 * ms)}
+				}
+			})
+			if len(o.Replies) < 3 {
+				t.Fatalf("%v: %s", by, told(o))
+			}
+			for i := range o.Replies {
+				a := &o.Replies[i]
+				want := 20 * ms
+				if o.Sent[a.Probe].Try == 1 {
+					want = 0
+				}
+				if a.RTT != want {
+					t.Errorf("%v: %s %d took %v, want %v", by, a.Kind, o.Sent[a.Probe].Try, a.RTT, want)
+				}
+			}
+		})
+	}
+}
+
 // TestRoundTrip takes a departure without the kernel's stamp for what it is:
 // somewhere between the send and the reading of the tap's copy.
 func TestRoundTrip(t *testing.T) {

@@ -80,8 +80,9 @@ type script struct {
 	unstamped bool
 	ctx       context.Context // of the run, where the test wants another
 
-	mu       sync.Mutex // guards events against its end
+	mu       sync.Mutex // guards events against its end, and clock
 	broken   bool
+	clock    time.Duration // by which the stamps' clock has been set
 	events   chan Event
 	lines    []string
 	setup    []string
@@ -314,9 +315,16 @@ func (s *script) arrive(ev Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.broken {
-		ev.Time = time.Now()
+		ev.Time = time.Now().Add(s.clock)
 		s.events <- ev
 	}
+}
+
+// setClock sets the clock of the stamps forward.
+func (s *script) setClock(by time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clock = by
 }
 
 // breakTap ends the stream of events.
