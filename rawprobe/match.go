@@ -733,9 +733,10 @@ func (r *Run) arp(ev Event) What {
 // Hop Limit field has a value of 255, i.e., the packet could not possibly have
 // been forwarded by a router." And section 4.4 of its link-layer address: "This
 // option MUST be included on link layers that have addresses when responding to
-// multicast solicitations", as ours are.
+// multicast solicitations", as ours are. One in a fragment, though it be the only
+// one, is to be ignored (RFC 6980, section 5).
 func (r *Run) neighbor(ev Event, ip *wire.IP, n wire.Neighbor) What {
-	if !n.Solicitation && n.Solicited && n.HasLinkAddr && ip.TTL == 255 && n.Target == r.nextHop().WithZone("") {
+	if !n.Solicitation && n.Solicited && n.HasLinkAddr && ip.TTL == wire.NeighborHopLimit && !ip.HasFragmentHeader && n.Target == r.nextHop().WithZone("") {
 		return r.askAnswered(ev.Time, n.LinkAddr)
 	}
 	return Stranger

@@ -788,6 +788,12 @@ func TestMatchNeighbour(t *testing.T) {
 		{"nd unsolicited", net6, nd(func(a *advertisement) { a.flags = 0x20 }), false},
 		{"nd solicitation", net6, nd(func(a *advertisement) { a.typ = 135 }), false},
 		{"nd without link-layer address", net6, nd(func(a *advertisement) { a.noOption = true }), false},
+		{"nd in a fragment", net6, nd(func(*advertisement) {}).edit(func(ev *Event) {
+			rest := append([]byte{ev.Data[6], 0, 0, 0, 0, 0, 0, 7}, ev.Data[ipv6HeaderLen:]...)
+			ev.Data = append(ev.Data[:ipv6HeaderLen:ipv6HeaderLen], rest...)
+			ev.Data[5] += 8
+			ev.Data[6] = 44
+		}), false},
 		{"nd checksum", net6, nd(func(*advertisement) {}).edit(func(ev *Event) { ev.Data[len(ev.Data)-1]++ }), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
