@@ -2,6 +2,7 @@ package rawprobe
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -276,7 +277,7 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) What {
 	var key deliveryKey
 	switch ip.Proto {
 	case wire.ProtoTCP:
-		tcp, err := wire.ParseTCP(ip.Payload)
+		tcp, err := segmentOf(&ev, ip)
 		if err != nil {
 			r.obs.Ignored.Malformed++
 			return Malformed
@@ -750,6 +751,20 @@ func (r *Run) askAnswered(at time.Time, hw [6]byte) What {
 		}
 	}
 	return AskAnswer
+}
+
+// segmentOf reads the TCP header of a packet. Captures that keep 64 or 68 bytes cut
+// it in its options: of these it gives what is there, and one at the least.
+func segmentOf(ev *Event, ip *wire.IP) (wire.TCP, error) {
+	tcp, err := wire.ParseTCP(ip.Payload)
+	if !ev.Cut || !errors.Is(err, wire.ErrTruncated) || len(ip.Payload) < 20 {
+		return tcp, err
+	}
+	b := slices.Clone(ip.Payload[:len(ip.Payload)&^3])
+	b[12] = byte(len(b)/4)<<4 | b[12]&15
+	tcp, err = wire.ParseTCP(b)
+	tcp.Options.Count = max(tcp.Options.Count, 1)
+	return tcp, err
 }
 
 func parseICMP(ip *wire.IP) (wire.ICMP, error) {

@@ -158,6 +158,45 @@ func TestOverhearIdentification(t *testing.T) {
 	}
 }
 
+// TestOverhearCut reads captures of which each packet was cut: the first 20 bytes of
+// a TCP header are enough for an attempt and its answer.
+func TestOverhearCut(t *testing.T) {
+	for _, n := range networks {
+		header := map[bool]int{true: ipv4HeaderLen, false: ipv6HeaderLen}[n.us.Is4()]
+		p := probe{src: n.us, dst: n.host, sport: 4000, dport: 80, isn: 7, tsval: 5}
+		syn := p.synAck().with(func(g *segment) {
+			g.src, g.dst, g.sport, g.dport, g.seq, g.ack, g.flags = p.src, p.dst, p.sport, p.dport, p.isn, 0, "S"
+		}).packet()
+		synAck := p.synAck().packet()
+		for kept := header + 19; kept <= len(syn); kept++ {
+			var over Overhearer
+			for i, b := range [][]byte{syn, synAck} {
+				ev := Event{Data: b[:kept], Time: time.Unix(1000, int64(i)*int64(20*ms)), Cut: kept < len(b), Interface: ethIdx, Direction: pcap.Outgoing}
+				if i > 0 {
+					ev.Direction = pcap.Incoming
+				}
+				if err := over.Take(ev); err != nil {
+					t.Fatal(err)
+				}
+			}
+			all := over.Attempts()
+			if kept < header+20 {
+				if len(all) != 0 {
+					t.Errorf("%s, %d bytes: %+v", n.name, kept, all)
+				}
+				continue
+			}
+			if len(all) != 1 || !all[0].Answered {
+				t.Fatalf("%s, %d bytes: %+v", n.name, kept, all)
+			}
+			o := over.Observe(0)
+			if told(o) != "syn-ack(subject 1)" || o.Replies[0].Options < 1 || o.Replies[0].RTT != 20*ms {
+				t.Errorf("%s, %d bytes: %s, %+v", n.name, kept, told(o), o.Replies)
+			}
+		}
+	}
+}
+
 // TestReplayUnstamped: which packets have no stamp of the kernel's is known
 // again. play replays the run.
 func TestReplayUnstamped(t *testing.T) {
