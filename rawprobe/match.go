@@ -717,13 +717,15 @@ func (r *Run) ownSegment(tcp *wire.TCP) bool {
 // maxEarly bounds what a flood of unrelated deliveries can make us keep.
 const maxEarly = 64
 
-// arp takes in an answer to our own request: a reply of the next hop to us.
+// arp takes in an answer to our own request: a reply of the next hop to us, on the
+// link where it was asked. Another link may have a machine of the same address, as
+// the routers of many have fe80::1.
 func (r *Run) arp(ev Event) What {
 	a, err := wire.ParseARP(ev.Data)
-	if err != nil || ev.Direction != pcap.Incoming {
+	m := &r.obs.Machine
+	if err != nil || ev.Direction != pcap.Incoming || ev.Interface != m.Route.Interface {
 		return Stranger
 	}
-	m := &r.obs.Machine
 	if a.Op == wire.ARPReply && a.Sender == r.nextHop() && a.Target == m.Route.Source && a.TargetHW == m.Interface.Hardware {
 		return r.askAnswered(ev.Time, a.SenderHW)
 	}
@@ -737,7 +739,7 @@ func (r *Run) arp(ev Event) What {
 // multicast solicitations", as ours are. One in a fragment, though it be the only
 // one, is to be ignored (RFC 6980, section 5).
 func (r *Run) neighbor(ev Event, ip *wire.IP, n wire.Neighbor) What {
-	if !n.Solicitation && n.Solicited && n.HasLinkAddr && ip.TTL == wire.NeighborHopLimit && !ip.HasFragmentHeader && n.Target == r.nextHop().WithZone("") {
+	if ev.Interface == r.obs.Machine.Route.Interface && !n.Solicitation && n.Solicited && n.HasLinkAddr && ip.TTL == wire.NeighborHopLimit && !ip.HasFragmentHeader && n.Target == r.nextHop().WithZone("") {
 		return r.askAnswered(ev.Time, n.LinkAddr)
 	}
 	return Stranger

@@ -780,6 +780,7 @@ func TestMatchNeighbour(t *testing.T) {
 		{"gratuitous arp", net4, arp(func(r *arpReply) { r.target, r.targetHW = r.sender, r.hw }), false},
 		{"arp outgoing", net4, arp(func(*arpReply) {}).edit(func(ev *Event) { ev.Direction = pcap.Outgoing }), false},
 		{"arp of another host", net4, arp(func(*arpReply) {}).edit(func(ev *Event) { ev.Direction = pcap.OtherHost }), false},
+		{"arp of another link", net4, arp(func(*arpReply) {}).edit(func(ev *Event) { ev.Interface = 9 }), false},
 		{"arp cut", net4, arp(func(*arpReply) {}).edit(func(ev *Event) { ev.Data = ev.Data[:27] }), false},
 		{"nd", net6, nd(func(*advertisement) {}), true},
 		{"nd from its link-local address", net6, nd(func(a *advertisement) { a.from = netip.MustParseAddr("fe80::fe") }), true},
@@ -788,6 +789,7 @@ func TestMatchNeighbour(t *testing.T) {
 		{"nd unsolicited", net6, nd(func(a *advertisement) { a.flags = 0x20 }), false},
 		{"nd solicitation", net6, nd(func(a *advertisement) { a.typ = 135 }), false},
 		{"nd without link-layer address", net6, nd(func(a *advertisement) { a.noOption = true }), false},
+		{"nd of another link", net6, nd(func(*advertisement) {}).edit(func(ev *Event) { ev.Interface = 9 }), false},
 		{"nd in a fragment", net6, nd(func(*advertisement) {}).edit(func(ev *Event) {
 			rest := append([]byte{ev.Data[6], 0, 0, 0, 0, 0, 0, 7}, ev.Data[ipv6HeaderLen:]...)
 			ev.Data = append(ev.Data[:ipv6HeaderLen:ipv6HeaderLen], rest...)
