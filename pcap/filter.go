@@ -16,10 +16,12 @@ type Interest struct {
 	// ISN is the initial sequence number of the SYNs. TCP segments pass whose sequence number is ISN or ISN+1 or
 	// whose acknowledgement number is ISN+1, modulo 2³², whatever their flags, ports and addresses: our
 	// SYNs, the SYN-ACKs and RSTs that answer them, our kernel's RST after a SYN-ACK. Every number is an ISN, zero too.
-	//
-	// An ACK sent as a control draws an RST that has no acknowledgement, and the control's acknowledgement number for its
-	// sequence number (RFC 9293, section 3.10.7): for the RST to pass, acknowledge ISN or ISN+1.
 	ISN uint32
+	// ACK is the acknowledgement number of the first ACK that is sent as a control, and ACKs is how many there may be, each
+	// with one more: segments pass whose sequence number is one of these, modulo 2³². Such an ACK draws an RST that
+	// acknowledges nothing, and has the ACK's acknowledgement number for its sequence number (RFC 9293, section 3.10.7.1).
+	// ACKs of zero means none.
+	ACK, ACKs uint32
 	// EchoID is the identifier of our ICMP echos: requests and replies that carry it pass. Zero means none.
 	EchoID uint16
 	// EchoCookie is the first four bytes of our echos' payload, in network order: requests and replies that carry
@@ -217,10 +219,18 @@ func (i Interest) tcp() []bpf.Instruction {
 	if i.Port != 0 {
 		pair = join(loadX(0, 4), acceptAny(uint32(i.PeerPort)<<16|uint32(i.Port)))
 	}
+	var drawn []bpf.Instruction
+	if i.ACKs != 0 {
+		drawn = join(
+			do(bpf.ALUOpConstant{Op: bpf.ALUOpSub, Val: i.ACK}), // wraps, as the numbers do
+			when(bpf.JumpLessThan, i.ACKs, accept()),
+		)
+	}
 	return join(
 		pair,
 		loadX(4, 4),
 		acceptAny(i.ISN, i.ISN+1),
+		drawn,
 		loadX(8, 4),
 		acceptAny(i.ISN+1),
 		reject(),

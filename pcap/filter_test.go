@@ -18,6 +18,8 @@ import (
 // nowhere else.
 var testInterest = Interest{
 	ISN:        0x7fff_ffff,
+	ACK:        0xffff_fffe,
+	ACKs:       5,
 	Port:       41234,
 	PeerPort:   5432,
 	EchoID:     0x1234,
@@ -115,7 +117,7 @@ func wants(i Interest, b []byte) bool {
 				return true
 			}
 		}
-		if v, ok := u32(at + 4); ok && (v == i.ISN || v == i.ISN+1) {
+		if v, ok := u32(at + 4); ok && (v == i.ISN || v == i.ISN+1 || uint64(v+^i.ACK+1) < uint64(i.ACKs)) {
 			return true
 		}
 		v, ok := u32(at + 8)
@@ -194,7 +196,11 @@ func samples(t testing.TB) []sample {
 		{"our SYN", isn, 0, 50000, 443, true},
 		{"first data, or our ACK control", isn + 1, 77, 50000, 443, true},
 		{"SYN-ACK or RST", 123456, isn + 1, 443, 50000, true},
-		{"RST that answers an ACK", isn + 1, 0, 443, 50000, true},
+		{"RST with our kernel's number", isn + 1, 0, 443, 50000, true},
+		{"RST that answers the first ACK", 0xffff_fffe, 0, 443, 50000, true},
+		{"RST that answers the last ACK", 2, 0, 443, 50000, true},
+		{"one less than an ACK's", 0xffff_fffd, 0, 443, 50000, false},
+		{"one more than an ACK's", 3, 0, 443, 50000, false},
 		{"RST with acknowledgement and sequence 0", 0, isn + 1, 443, 50000, true},
 		{"sequence one less", isn - 1, 0, 50000, 443, false},
 		{"sequence two more", isn + 2, 0, 50000, 443, false},
@@ -589,6 +595,7 @@ func FuzzFilter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, isn uint32, id uint16, cookie uint32, tcp, udp uint16, neighbors bool) {
 		i := Interest{ISN: isn, Port: tcp, PeerPort: udp, EchoID: id, EchoCookie: cookie, UDPPorts: []uint16{udp}, Neighbors: neighbors}
 		i.Family = [...]uint8{0, 4, 6}[isn%3]
+		i.ACK, i.ACKs = ^isn, uint32(id)
 		if got, want := run(t, mustVM(t, i), b), wants(i, b); got != want {
 			t.Fatalf("passes %t, want %t", got, want)
 		}

@@ -38,7 +38,8 @@ type Captured struct {
 	Packet
 	// ID is a number by which the packet is known in the file (epb_packetid), 0 for none.
 	ID uint64
-	// Loopback says that the packet was on a loopback interface, as far as the link-layer header tells.
+	// Loopback says that the packet was on a loopback interface, as far as the link-layer header tells, or its addresses
+	// where that is one of BSD's tunnels too.
 	Loopback bool
 	// Comment is what the file says about the packet; lines are joined where there are several comments.
 	Comment string

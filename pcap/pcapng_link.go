@@ -1,6 +1,9 @@
 package pcap
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"net/netip"
+)
 
 // Link types, by their numbers in capture files (https://www.tcpdump.org/linktypes.html).
 const (
@@ -91,10 +94,10 @@ func (p *Captured) unwrap(link uint16) {
 		typ, at = binary.BigEndian.Uint16(frame), 20
 	case linkNull, linkLoop:
 		// The address family before the packet differs from system to system, and so may its byte order: the packet
-		// says itself what it is.
-		p.Loopback = true
+		// says itself what it is. Tunnels of BSD and macOS have this header too.
 		at = 4
 		typ = version(frame, at)
+		p.Loopback = toItself(frame[min(at, len(frame)):], typ)
 	case linkRaw, linkRawBSD, linkRawOther, linkIPv4, linkIPv6:
 		typ = version(frame, at)
 	}
@@ -124,6 +127,20 @@ func version(frame []byte, at int) uint16 {
 		return EtherTypeIPv6
 	}
 	return 0
+}
+
+// toItself reports whether an IP packet stays on the machine that sends it, by its addresses.
+func toItself(packet []byte, typ uint16) bool {
+	at, size := 12, 4
+	if typ == EtherTypeIPv6 {
+		at, size = 8, 16
+	}
+	if typ == 0 || len(packet) < at+2*size {
+		return false
+	}
+	src, _ := netip.AddrFromSlice(packet[at : at+size])
+	dst, _ := netip.AddrFromSlice(packet[at+size : at+2*size])
+	return src == dst || src.IsLoopback() || dst.IsLoopback()
 }
 
 func (p *Captured) linux(typ, hardware uint16) {

@@ -192,12 +192,8 @@ func (f *Reader) ended(err error) error {
 // bytes reads n bytes, which are valid until the next call. The buffer grows with what is there, not with n.
 func (f *Reader) bytes(n int) ([]byte, error) {
 	f.buf.Reset()
-	got, err := io.CopyN(&f.buf, f.r, int64(n))
-	if err != nil {
-		if got > 0 || n > 0 && errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, f.ended(err)
+	if _, err := io.CopyN(&f.buf, f.r, int64(n)); err != nil {
+		return nil, f.ended(unexpected(err))
 	}
 	return f.buf.Bytes(), nil
 }

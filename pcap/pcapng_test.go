@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -140,6 +141,21 @@ func TestFileCut(t *testing.T) {
 	}
 }
 
+// TestFileUnreadable reads a file that can't be read any further from some byte on: that is no end of it, wherever it is.
+func TestFileUnreadable(t *testing.T) {
+	file, _, _, end := written(t)
+	broken := errors.New("input/output error")
+	for n := range len(file) - len(end.Comment) {
+		f, err := NewReader(io.MultiReader(bytes.NewReader(file[:n]), iotest.ErrReader(broken)))
+		for err == nil {
+			err = f.Read(new(Captured))
+		}
+		if !errors.Is(err, broken) || f != nil && f.Cut() {
+			t.Fatalf("after %d bytes: %v", n, err)
+		}
+	}
+}
+
 // TestFileOracle reads what is written with gopacket's reader, which shares no code with the writer.
 func TestFileOracle(t *testing.T) {
 	file, section, packets, end := written(t)
@@ -248,9 +264,9 @@ func TestForeignLinks(t *testing.T) {
 		{name: "RAW", link: 101, frame: ip},
 		{name: "BSD's RAW", link: 12, frame: ip},
 		{name: "IPV4", link: 228, frame: ip},
-		{name: "NULL", link: 0, frame: append([]byte{2, 0, 0, 0}, ip...), loop: true},
-		{name: "LOOP", link: 108, frame: append([]byte{0, 0, 0, 2}, ip...), loop: true},
-		{name: "NULL, cut", link: 0, frame: []byte{2, 0, 0, 0}, loop: true, none: true},
+		{name: "NULL of a tunnel", link: 0, frame: append([]byte{2, 0, 0, 0}, ip...)},
+		{name: "LOOP of a tunnel", link: 108, frame: append([]byte{0, 0, 0, 2}, ip...)},
+		{name: "NULL, cut", link: 0, frame: []byte{2, 0, 0, 0}, none: true},
 		{name: "unknown", link: 147, frame: ip, none: true},
 	} {
 		for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
@@ -279,6 +295,41 @@ func TestForeignLinks(t *testing.T) {
 				if !p.Time.Equal(fileTime.Truncate(unit)) || !p.Stamped {
 					t.Errorf("%s: time %v", c.name, p.Time)
 				}
+			}
+		}
+	}
+}
+
+// TestLoopbackByAddress: the link types of BSD's loopback are those of its tunnels too, and the addresses tell.
+func TestLoopbackByAddress(t *testing.T) {
+	v4 := func(src, dst byte, net byte) []byte {
+		b := make([]byte, 20)
+		b[0], b[12], b[15], b[16], b[19] = 0x45, net, src, net, dst
+		return b
+	}
+	v6 := func(src, dst byte, net byte) []byte {
+		b := make([]byte, 40)
+		b[0], b[8], b[23], b[24], b[39] = 0x60, net, src, net, dst
+		return b
+	}
+	for _, c := range []struct {
+		name string
+		ip   []byte
+		want bool
+	}{
+		{"a tunnel", v4(1, 2, 10), false},
+		{"127/8", v4(1, 2, 127), true},
+		{"an address to itself", v4(1, 1, 10), true},
+		{"a tunnel, IPv6", v6(1, 2, 0xfd), false},
+		{"::1", v6(1, 1, 0), true},
+		{"an address to itself, IPv6", v6(1, 1, 0xfd), true},
+		{"cut before the addresses end", v4(1, 1, 127)[:19], false},
+		{"cut before the addresses end, IPv6", v6(1, 1, 0)[:39], false},
+	} {
+		for _, link := range []uint16{linkNull, linkLoop} {
+			p := Captured{Packet: Packet{Data: append([]byte{0, 0, 0, 2}, c.ip...)}}
+			if p.unwrap(link); p.Loopback != c.want {
+				t.Errorf("%s, link type %d: %v", c.name, link, p.Loopback)
 			}
 		}
 	}

@@ -1,9 +1,6 @@
 package rawprobe
 
-import (
-	"math/rand/v2"
-	"net/netip"
-)
+import "net/netip"
 
 // The probes that a plan sends beside the subject's full-TTL tries. Each call
 // sends one packet and records it. TTL DefaultTTL reaches the host; a smaller
@@ -26,7 +23,7 @@ func (r *Run) SendACK(ttl int) error {
 		if err != nil {
 			return err
 		}
-		r.ack = &stream{kind: ControlACK, t: t, flow: r.subject.flow, out: r.subject.out, isn: r.isn, ack: rand.Uint32()}
+		r.ack = &stream{kind: ControlACK, t: t, flow: r.subject.flow, out: r.subject.out, isn: r.isn, ack: r.firstACK}
 		r.streams = append(r.streams, r.ack)
 	}
 	return r.send(r.ack, ttl)

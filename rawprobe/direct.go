@@ -286,7 +286,7 @@ func (d *Direct) silentUntil() time.Time {
 	rtt := r.obs.MaxRTT()
 	end := d.last.Add(max(listenAfter, 3*rtt))
 	switch {
-	case r.obs.Machine.Interface.Resolves && !r.obs.Machine.Route.Local && !r.obs.NeighborAnswered() && len(r.obs.Replies) == 0:
+	case len(r.obs.Asks) > 0 && !r.obs.Machine.Route.Local && !r.obs.NeighborAnswered() && len(r.obs.Replies) == 0:
 		// The next hop is dead: nobody is left to wait for.
 		return d.first.Add(askPatience)
 	case !r.obs.Machine.Route.Local && !d.Brief:

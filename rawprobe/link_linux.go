@@ -2,6 +2,7 @@ package rawprobe
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -426,9 +427,14 @@ func (l *link) sendLinkLayer(packet []byte, m *Machine, to [6]byte) error {
 	if packet[0]>>4 == 6 {
 		proto = unix.ETH_P_IPV6
 	}
-	sa := &unix.SockaddrLinklayer{Protocol: proto<<8 | proto>>8, Ifindex: m.Interface.Index, Halen: 6}
+	sa := &unix.SockaddrLinklayer{Protocol: htons(proto), Ifindex: m.Interface.Index, Halen: 6}
 	copy(sa.Addr[:], to[:])
 	return refusal(patiently(func() error { return unix.Sendto(l.frames, packet, 0, sa) }))
+}
+
+// htons turns a number from the machine's order to the network's.
+func htons(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
 func (l *link) sendFrame(packet []byte, m *Machine, proto uint16, to [6]byte) error {

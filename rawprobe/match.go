@@ -2,8 +2,10 @@ package rawprobe
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"time"
 
 	"synprobe/pcap"
@@ -68,7 +70,8 @@ func (r *Run) tell(s Seen) {
 	}
 }
 
-// judge finds out what a packet is, and records it.
+// judge finds out what a packet is, and records it. Now is by the run's own clock,
+// and zero where it is over: of a replay.
 func (r *Run) judge(ev Event, now time.Time) Seen {
 	s := Seen{Event: ev, Number: r.packets, What: Stranger}
 	switch {
@@ -217,28 +220,36 @@ func (s *Sent) roundTrip(answered time.Time) time.Duration {
 	return 0
 }
 
-// doubtTimes takes back round-trip times of SYN-ACKs that may be none. A host
-// whose first SYN-ACK was lost repeats it, by itself or for our next SYN, and
-// echoes the first SYN's timestamp in either case (field note 29): the time
-// since that SYN is then the wait, not the way. "RTT samples MUST NOT be made
+// doubtTimes takes back round-trip times that may be none. A host whose first
+// SYN-ACK was lost repeats it, by itself or for our next SYN, and echoes the first
+// SYN's timestamp in either case (field note 29): the time since that SYN is then
+// the wait, not the way. And an answer that names no probe is booked under the
+// last, though it may be the answer to one before. "RTT samples MUST NOT be made
 // using segments that were retransmitted (and thus for which it is ambiguous
 // whether the reply was for the first instance of the packet or a later
-// instance)" (RFC 6298, section 3). On a path so slow that an echo took about
-// as long the time stands.
+// instance)" (RFC 6298, section 3). What an echo took tells how long a way is
+// possible: where that leaves no other reading, the time stands.
 func (o *Observations) doubtTimes() {
 	var echo time.Duration
+	answered := make([]bool, len(o.Sent))
 	for i := range o.Replies {
+		answered[o.Replies[i].Probe] = true
 		if o.Replies[i].Kind == EchoReply {
 			echo = max(echo, o.Replies[i].RTT)
 		}
 	}
 	for i := range o.Replies {
 		a := &o.Replies[i]
-		if a.Kind != SynAck || a.RTT <= 2*echo {
-			continue
-		}
-		for j := a.Probe + 1; j < len(o.Sent); j++ {
-			if s := &o.Sent[j]; s.Kind == o.Sent[a.Probe].Kind && s.Flow == o.Sent[a.Probe].Flow && s.Departed != nil && s.Departed.Time.Before(a.Time) {
+		for j := range o.Sent {
+			s := &o.Sent[j]
+			if s.Kind != o.Sent[a.Probe].Kind || s.Flow != o.Sent[a.Probe].Flow || s.Departed == nil {
+				continue
+			}
+			switch {
+			case j > a.Probe && a.Kind == SynAck && a.RTT > 2*echo && s.Departed.Time.Before(a.Time):
+				a.RTT = 0
+			case j < a.Probe && !a.Exact && !answered[j] &&
+				(echo == 0 || a.Kind == ICMPError || a.Time.Sub(s.Departed.Time) <= 2*echo): // routers may take their time
 				a.RTT = 0
 			}
 		}
@@ -266,7 +277,7 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) What {
 	var key deliveryKey
 	switch ip.Proto {
 	case wire.ProtoTCP:
-		tcp, err := wire.ParseTCP(ip.Payload)
+		tcp, err := segmentOf(&ev, ip)
 		if err != nil {
 			r.obs.Ignored.Malformed++
 			return Malformed
@@ -314,7 +325,11 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) What {
 		return Unprovoked
 	}
 	if !ev.Unstamped {
-		reply.RTT = r.obs.Sent[reply.Probe].roundTrip(reply.Time)
+		s := &r.obs.Sent[reply.Probe]
+		if reply.RTT = s.roundTrip(reply.Time); !now.IsZero() && reply.RTT > now.Sub(s.Time) {
+			// Longer than the run knows of: the stamps' clock was set meanwhile.
+			reply.RTT, reply.unstamped = 0, true
+		}
 	}
 	for i := len(r.obs.Replies) - 1; i >= 0; i-- {
 		old := &r.obs.Replies[i]
@@ -439,10 +454,11 @@ func (r *Run) refused(m *wire.ICMP, reply *Reply) (st *stream, malformed bool) {
 	reply.Kind, reply.Type, reply.Code = ICMPError, int(m.Type), int(m.Code)
 	reply.QuotedTTL = int(q.IP.TTL)
 	reply.QuotedDst = netip.AddrPortFrom(q.IP.Dst, q.DstPort)
-	// By the source port first: flows that differ in it share the rest.
-	for _, byPort := range []bool{true, false} {
+	// By the source port first: flows that differ in it share the rest. Where that
+	// was rewritten, by what names the probe.
+	for _, by := range []quoteMark{byPort, byIdentity, byDestination} {
 		for _, st := range r.streams {
-			if len(st.probes) > 0 && q.IP.Proto == st.t.proto && r.quoted(st, &q, byPort, reply) {
+			if len(st.probes) > 0 && q.IP.Proto == st.t.proto && r.quoted(st, &q, by, reply) {
 				return st, false
 			}
 		}
@@ -450,9 +466,19 @@ func (r *Run) refused(m *wire.ICMP, reply *Reply) (st *stream, malformed bool) {
 	return nil, false
 }
 
+// A quoteMark is what tells of which flow a quoted SYN is, beside its sequence
+// number.
+type quoteMark int
+
+const (
+	byPort        quoteMark = iota // the source port
+	byIdentity                     // the destination, and what names the probe
+	byDestination                  // the destination, where one flow alone goes there
+)
+
 // quoted reports whether a quote is of a probe of this flow, which it then names
 // in the reply.
-func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool {
+func (r *Run) quoted(st *stream, q *wire.Quote, by quoteMark, reply *Reply) bool {
 	if st.kind == Echo {
 		return q.HasEcho && (q.EchoID == st.id || q.EchoID == st.outID) &&
 			r.nameExactly(st, reply, func(s *Sent) bool { return uint16(s.Seq) == q.EchoSeq })
@@ -470,7 +496,7 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 			})
 	}
 	if st.kind == ControlACK {
-		if !q.HasSeq || q.Seq != st.isn+1 || q.SrcPort != st.flow.Src.Port() && q.SrcPort != st.out.Src.Port() {
+		if !q.HasSeq || q.Seq != st.isn+1 || !r.marked(st, q, by) {
 			return false
 		}
 		if q.HasAck { // which nobody rewrites
@@ -478,14 +504,7 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 		}
 		return r.name(st, reply, func(s *Sent) bool { return q.IP.Version == 4 && s.ID == q.IP.ID })
 	}
-	if !q.HasSeq || q.Seq != st.isn {
-		return false
-	}
-	if byPort {
-		if q.SrcPort != st.flow.Src.Port() && q.SrcPort != st.out.Src.Port() {
-			return false
-		}
-	} else if reply.QuotedDst != st.flow.Dst && reply.QuotedDst != st.out.Dst {
+	if !q.HasSeq || q.Seq != st.isn || !r.marked(st, q, by) {
 		return false
 	}
 	// The timestamp first: an identification may be rewritten on the way.
@@ -493,12 +512,34 @@ func (r *Run) quoted(st *stream, q *wire.Quote, byPort bool, reply *Reply) bool 
 		return true
 	}
 	// See nextID for why none of these is another's. Other programs' are not so
-	// careful, and count up by one: what fits exactly comes first.
-	if q.IP.Version == 4 && r.nameExactly(st, reply, func(s *Sent) bool { return s.ID == q.IP.ID }) {
+	// careful, and count up by one: what fits exactly comes first. Or all are 0:
+	// "Originating sources MAY set the IPv4 ID field of atomic datagrams to any
+	// value" (RFC 6864, section 4.1).
+	if q.IP.Version == 4 &&
+		(r.nameAlone(st, reply, func(s *Sent) bool { return s.ID == q.IP.ID }) ||
+			r.nameAlone(st, reply, func(s *Sent) bool { return s.ID == bits.ReverseBytes16(q.IP.ID) || s.ID == q.IP.ID-1 })) {
 		return true
 	}
-	return r.name(st, reply, func(s *Sent) bool {
-		return q.IP.Version == 4 && (s.ID == bits.ReverseBytes16(q.IP.ID) || s.ID == q.IP.ID-1)
+	if by == byIdentity || by == byDestination && r.shared(st) {
+		return false
+	}
+	return r.name(st, reply, func(*Sent) bool { return false })
+}
+
+// marked reports whether a quote is of a flow by its source port, or else by its
+// destination.
+func (r *Run) marked(st *stream, q *wire.Quote, by quoteMark) bool {
+	if by == byPort {
+		return q.SrcPort == st.flow.Src.Port() || q.SrcPort == st.out.Src.Port()
+	}
+	dst := netip.AddrPortFrom(q.IP.Dst, q.DstPort)
+	return dst == st.flow.Dst || dst == st.out.Dst
+}
+
+// shared reports whether another flow's SYNs go where this one's do.
+func (r *Run) shared(st *stream) bool {
+	return slices.ContainsFunc(r.streams, func(c *stream) bool {
+		return c != st && (c.kind == Subject || c.kind == OtherFlow || c.kind == ControlSYN) && c.flow.Dst == st.flow.Dst
 	})
 }
 
@@ -576,6 +617,18 @@ func (r *Run) nameExactly(st *stream, reply *Reply, named func(*Sent) bool) bool
 		}
 	}
 	return false
+}
+
+// nameAlone is nameExactly for what two probes may have in common, and then names
+// neither.
+func (r *Run) nameAlone(st *stream, reply *Reply, named func(*Sent) bool) bool {
+	n := 0
+	for _, i := range st.probes {
+		if named(&r.obs.Sent[i]) {
+			n++
+		}
+	}
+	return n == 1 && r.nameExactly(st, reply, named)
 }
 
 // probe finds a probe of a flow, and returns -1 where there is none.
@@ -664,13 +717,15 @@ func (r *Run) ownSegment(tcp *wire.TCP) bool {
 // maxEarly bounds what a flood of unrelated deliveries can make us keep.
 const maxEarly = 64
 
-// arp takes in an answer to our own request: a reply of the next hop to us.
+// arp takes in an answer to our own request: a reply of the next hop to us, on the
+// link where it was asked. Another link may have a machine of the same address, as
+// the routers of many have fe80::1.
 func (r *Run) arp(ev Event) What {
 	a, err := wire.ParseARP(ev.Data)
-	if err != nil || ev.Direction != pcap.Incoming {
+	m := &r.obs.Machine
+	if err != nil || ev.Direction != pcap.Incoming || ev.Interface != m.Route.Interface {
 		return Stranger
 	}
-	m := &r.obs.Machine
 	if a.Op == wire.ARPReply && a.Sender == r.nextHop() && a.Target == m.Route.Source && a.TargetHW == m.Interface.Hardware {
 		return r.askAnswered(ev.Time, a.SenderHW)
 	}
@@ -681,9 +736,10 @@ func (r *Run) arp(ev Event) What {
 // Hop Limit field has a value of 255, i.e., the packet could not possibly have
 // been forwarded by a router." And section 4.4 of its link-layer address: "This
 // option MUST be included on link layers that have addresses when responding to
-// multicast solicitations", as ours are.
+// multicast solicitations", as ours are. One in a fragment, though it be the only
+// one, is to be ignored (RFC 6980, section 5).
 func (r *Run) neighbor(ev Event, ip *wire.IP, n wire.Neighbor) What {
-	if !n.Solicitation && n.Solicited && n.HasLinkAddr && ip.TTL == 255 && n.Target == r.nextHop().WithZone("") {
+	if ev.Interface == r.obs.Machine.Route.Interface && !n.Solicitation && n.Solicited && n.HasLinkAddr && ip.TTL == wire.NeighborHopLimit && !ip.HasFragmentHeader && n.Target == r.nextHop().WithZone("") {
 		return r.askAnswered(ev.Time, n.LinkAddr)
 	}
 	return Stranger
@@ -697,6 +753,20 @@ func (r *Run) askAnswered(at time.Time, hw [6]byte) What {
 		}
 	}
 	return AskAnswer
+}
+
+// segmentOf reads the TCP header of a packet. Captures that keep 64 or 68 bytes cut
+// it in its options: of these it gives what is there, and one at the least.
+func segmentOf(ev *Event, ip *wire.IP) (wire.TCP, error) {
+	tcp, err := wire.ParseTCP(ip.Payload)
+	if !ev.Cut || !errors.Is(err, wire.ErrTruncated) || len(ip.Payload) < 20 {
+		return tcp, err
+	}
+	b := slices.Clone(ip.Payload[:len(ip.Payload)&^3])
+	b[12] = byte(len(b)/4)<<4 | b[12]&15
+	tcp, err = wire.ParseTCP(b)
+	tcp.Options.Count = max(tcp.Options.Count, 1)
+	return tcp, err
 }
 
 func parseICMP(ip *wire.IP) (wire.ICMP, error) {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/gopacket/layers"
@@ -364,6 +365,73 @@ func TestMatchQuote(t *testing.T) {
 	}
 }
 
+// An error whose quote has another source port, for a translator did not put it
+// right, is that flow's whose probe it names, though several go to one port.
+func TestQuoteOfWhichFlow(t *testing.T) {
+	eachFamily(t, func(t *testing.T, n network) {
+		_, o := play(t, n, Options{}, func(s *script) {
+			s.echo = answers(25*ms, probe.echoReply)
+			s.syn = func(p probe) []answer {
+				e := p.icmp(n.router, n.unreachable, n.noRoute)
+				return []answer{e.quoted(func(q []byte) { q[e.header()] ^= 0x80 }).after(20 * ms)}
+			}
+		})
+		if len(o.Sent) != 2+otherFlows || len(o.Replies) != len(o.Sent) {
+			t.Fatalf("%d sent, %s", len(o.Sent), told(o))
+		}
+		booked := make(map[int]bool)
+		for _, a := range o.Replies {
+			booked[a.Probe] = a.Exact
+		}
+		for i := range o.Sent {
+			if !booked[i] {
+				t.Errorf("probe %d, %s, has no answer of its own: %s", i, o.Sent[i].Kind, told(o))
+			}
+		}
+	})
+}
+
+// An error about a control ACK is believed as one about a SYN is, though its quote
+// has another source port.
+func TestQuotedACK(t *testing.T) {
+	for _, n := range networks {
+		for _, c := range []struct {
+			name string
+			edit func(e icmpError) icmpError
+			want string
+		}{
+			{"whole", func(e icmpError) icmpError { return e }, "icmp-error(tcp-ack 1)"},
+			{"source port translated", func(e icmpError) icmpError {
+				return e.quoted(func(q []byte) { q[e.header()] ^= 0x80 })
+			}, "icmp-error(tcp-ack 1)"},
+			{"destination translated", func(e icmpError) icmpError {
+				return e.quoted(func(q []byte) { q[e.header()-1]++ })
+			}, "icmp-error(tcp-ack 1)"},
+			{"both translated", func(e icmpError) icmpError {
+				return e.quoted(func(q []byte) { q[e.header()] ^= 0x80; q[e.header()-1]++ })
+			}, "unprovoked=1"},
+			{"another acknowledgement", func(e icmpError) icmpError {
+				return e.quoted(func(q []byte) { q[e.header()+8]++ })
+			}, "unprovoked=1"},
+			{"another sequence number", func(e icmpError) icmpError {
+				return e.quoted(func(q []byte) { q[e.header()+4]++ })
+			}, "unprovoked=1"},
+		} {
+			r, s := fuzzRun(t, n)
+			if err := r.SendACK(3); err != nil {
+				t.Fatal(err)
+			}
+			ack := s.probes[len(s.probes)-1]
+			a := c.edit(ack.icmp(n.router, n.expired, 0)).answer()
+			a.events[0].Time = time.Now()
+			r.handle(a.events[0], time.Now())
+			if got := told(r.obs); got != c.want {
+				t.Errorf("%s, %s: got %q, want %q", n.name, c.name, got, c.want)
+			}
+		}
+	}
+}
+
 // Several tries are told apart by what each of them carried.
 func TestWhichTry(t *testing.T) {
 	icmpOf := func(edit func(q []byte)) func(n network, p probe) answer {
@@ -410,17 +478,60 @@ func TestWhichTry(t *testing.T) {
 				if got := told(o); got != want {
 					t.Fatalf("got %q, want %q", got, want)
 				}
-				rtt := 100 * ms
-				switch r := o.Replies[0]; {
-				case r.Exact && r.Kind == SynAck:
-					// It may be the host's second, with the first one lost.
-					rtt = 0
-				case r.Exact:
+				// A SYN-ACK may be the host's second, with the first one lost.
+				// What names no try may be any one's.
+				rtt := time.Duration(0)
+				if r := o.Replies[0]; r.Exact && r.Kind != SynAck {
 					rtt = 1300 * ms
 				}
 				if o.Replies[0].RTT != rtt {
 					t.Errorf("the round trip was %v, want %v", o.Replies[0].RTT, rtt)
 				}
+			})
+		})
+	}
+}
+
+// An answer that names no try is the last one's only where a way as long as to
+// another is out of the question: by the echo's time.
+func TestTimeOfWhich(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		far   time.Duration // to the host and back
+		lost  int           // as many SYNs
+		rtt   time.Duration
+		kind  func(probe) segment
+		noTSs bool
+	}{
+		{"a reset to the first", 20 * ms, 0, 20 * ms, probe.reset, false},
+		{"a reset to the second", 20 * ms, 1, 20 * ms, probe.reset, false},
+		{"a reset to the third", 20 * ms, 2, 20 * ms, probe.reset, false},
+		{"a reset to the first, after the second was sent", 700 * ms, 0, 0, probe.reset, false},
+		{"a reset to the first, after the third was sent", 1300 * ms, 0, 0, probe.reset, false},
+		{"a SYN-ACK to the first, after the second was sent", 700 * ms, 0, 700 * ms, probe.synAck, false},
+		{"the same without a timestamp", 700 * ms, 0, 0, probe.synAck, true},
+		{"a SYN-ACK without a timestamp to the second", 20 * ms, 1, 20 * ms, probe.synAck, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, n network) {
+				_, o := play(t, n, Options{}, func(s *script) {
+					s.syn = func(p probe) []answer {
+						if p.n <= c.lost {
+							return nil
+						}
+						return []answer{c.kind(p).with(func(g *segment) { g.options = g.options && !c.noTSs }).after(c.far)}
+					}
+					s.echo = answers(c.far, probe.echoReply)
+				})
+				for i := range o.Replies {
+					if a := &o.Replies[i]; a.Kind != EchoReply {
+						if a.RTT != c.rtt {
+							t.Errorf("%v, want %v: %+v", a.RTT, c.rtt, a)
+						}
+						return
+					}
+				}
+				t.Errorf("no answer: %s", told(o))
 			})
 		})
 	}
@@ -579,6 +690,50 @@ func TestLocalTranslation(t *testing.T) {
 	}
 }
 
+// A planned is a Plan that sends once and waits.
+type planned struct {
+	send func() error
+	end  time.Time
+}
+
+func (p *planned) Step(now time.Time) (time.Time, bool, error) {
+	if p.end.IsZero() {
+		p.end = now.Add(time.Second)
+		return p.end, false, p.send()
+	}
+	return p.end, !now.Before(p.end), nil
+}
+
+// The filter lets the reset pass that a control ACK draws where this machine's own
+// translation changes the ports.
+func TestTranslatedACK(t *testing.T) {
+	for _, n := range networks {
+		for name, at := range map[string]int{"source port": 0, "destination port": 2} {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScript(t, n)
+				s.leaves = func(raw []byte) { binary.BigEndian.PutUint16(raw[len(raw)-20+at:], 7777) }
+				s.syn = func(p probe) []answer {
+					drawn := p.reset().with(func(g *segment) { g.flags, g.seq, g.ack = "R", p.tcp.Ack, 0 })
+					return []answer{drawn.after(time.Duration(p.n) * 20 * ms).eaten()}
+				}
+				o, err := ObserveWith(s.ctx, s, netip.AddrPortFrom(n.host, port), Options{Watch: s.sifted}, func(r *Run) Plan {
+					return &planned{send: func() error {
+						for range 3 {
+							if err := r.SendACK(DefaultTTL); err != nil {
+								return err
+							}
+						}
+						return nil
+					}}
+				})
+				if got := told(o); err != nil || got != "reset(tcp-ack 1) reset(tcp-ack 2) reset(tcp-ack 3)" {
+					t.Errorf("%s, %s: got %q, %v", n.name, name, got, err)
+				}
+			})
+		}
+	}
+}
+
 // Where interfaces are stacked a packet leaves more than once: the times of the
 // route's own interface count.
 func TestStackedInterfaces(t *testing.T) {
@@ -625,6 +780,7 @@ func TestMatchNeighbour(t *testing.T) {
 		{"gratuitous arp", net4, arp(func(r *arpReply) { r.target, r.targetHW = r.sender, r.hw }), false},
 		{"arp outgoing", net4, arp(func(*arpReply) {}).edit(func(ev *Event) { ev.Direction = pcap.Outgoing }), false},
 		{"arp of another host", net4, arp(func(*arpReply) {}).edit(func(ev *Event) { ev.Direction = pcap.OtherHost }), false},
+		{"arp of another link", net4, arp(func(*arpReply) {}).edit(func(ev *Event) { ev.Interface = 9 }), false},
 		{"arp cut", net4, arp(func(*arpReply) {}).edit(func(ev *Event) { ev.Data = ev.Data[:27] }), false},
 		{"nd", net6, nd(func(*advertisement) {}), true},
 		{"nd from its link-local address", net6, nd(func(a *advertisement) { a.from = netip.MustParseAddr("fe80::fe") }), true},
@@ -633,6 +789,13 @@ func TestMatchNeighbour(t *testing.T) {
 		{"nd unsolicited", net6, nd(func(a *advertisement) { a.flags = 0x20 }), false},
 		{"nd solicitation", net6, nd(func(a *advertisement) { a.typ = 135 }), false},
 		{"nd without link-layer address", net6, nd(func(a *advertisement) { a.noOption = true }), false},
+		{"nd of another link", net6, nd(func(*advertisement) {}).edit(func(ev *Event) { ev.Interface = 9 }), false},
+		{"nd in a fragment", net6, nd(func(*advertisement) {}).edit(func(ev *Event) {
+			rest := append([]byte{ev.Data[6], 0, 0, 0, 0, 0, 0, 7}, ev.Data[ipv6HeaderLen:]...)
+			ev.Data = append(ev.Data[:ipv6HeaderLen:ipv6HeaderLen], rest...)
+			ev.Data[5] += 8
+			ev.Data[6] = 44
+		}), false},
 		{"nd checksum", net6, nd(func(*advertisement) {}).edit(func(ev *Event) { ev.Data[len(ev.Data)-1]++ }), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -683,6 +846,35 @@ func TestStrangersDeliveries(t *testing.T) {
 			t.Errorf("got %q, %+v", told(o), o.Replies)
 		}
 	})
+}
+
+// TestClockSet sets the clock of the stamps while an answer is under way: what it
+// took is not known then, and a second try, after that, tells it.
+func TestClockSet(t *testing.T) {
+	for _, by := range []time.Duration{time.Hour, 21 * ms, -time.Hour} {
+		eachFamily(t, func(t *testing.T, n network) {
+			_, o := play(t, n, Options{}, func(s *script) {
+				s.syn = func(p probe) []answer { return []answer{p.reset().answer().eaten().after(20 * ms)} }
+				s.echo = func(p probe) []answer {
+					s.setClock(by)
+					return []answer{p.echoReply().after(20 * ms)}
+				}
+			})
+			if len(o.Replies) < 3 {
+				t.Fatalf("%v: %s", by, told(o))
+			}
+			for i := range o.Replies {
+				a := &o.Replies[i]
+				want := 20 * ms
+				if o.Sent[a.Probe].Try == 1 {
+					want = 0
+				}
+				if a.RTT != want {
+					t.Errorf("%v: %s %d took %v, want %v", by, a.Kind, o.Sent[a.Probe].Try, a.RTT, want)
+				}
+			}
+		})
+	}
 }
 
 // TestRoundTrip takes a departure without the kernel's stamp for what it is:

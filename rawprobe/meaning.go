@@ -5,7 +5,9 @@ type Meaning string
 
 // The meanings of ICMP errors. The zero value says nothing about whether the
 // packet was wanted: fragmentation needed, a source route that failed, and
-// whatever has no place in the lists.
+// whatever has no place in the lists. An ICMPv6 "destination unreachable" of an
+// unknown code ends a connection attempt, and is a refusal (net/ipv6/icmp.c,
+// icmpv6_err_convert).
 const (
 	SaysNothing            Meaning = ""
 	SaysRefused            Meaning = "refused"             // somebody does not want it
@@ -40,6 +42,9 @@ func meaning4(typ, code int) Meaning {
 	case 1, 7, 8, 12: // host unreachable, unknown, isolated, unreachable for the type of service
 		return SaysHostUnreachable
 	case 4, 5: // fragmentation needed, source route failed
+		return SaysNothing
+	}
+	if code > 15 { // the last that is defined; the kernel ignores others (net/ipv4/tcp_ipv4.c, tcp_v4_err)
 		return SaysNothing
 	}
 	return SaysRefused

@@ -348,7 +348,7 @@ type Reply struct {
 
 	seen      time.Time // on the run's own clock
 	number    int       // of the packet, among those of the run
-	unstamped bool
+	unstamped bool      // Time tells no round trip
 }
 
 // Distance is the number of routers that the answer passed on its way back,

@@ -207,11 +207,19 @@ func CallingUser() (uid, gid int, ok bool) {
 		return 0, 0, false
 	}
 	uid, byUser := id(os.Getenv("SUDO_UID"))
-	gid, byGroup := id(os.Getenv("SUDO_GID"))
+	gid, byGroup := group(os.Getenv("SUDO_GID"))
 	if !byUser || !byGroup {
 		return 0, 0, false
 	}
 	return uid, gid, true
+}
+
+// group reads a group's number. Users other than root may be in group 0 too.
+func group(s string) (int, bool) {
+	if s == "0" {
+		return 0, true
+	}
+	return id(s)
 }
 
 // id reads a user's or group's number, other than root's. The highest one means

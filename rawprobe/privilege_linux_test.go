@@ -3,6 +3,7 @@ package rawprobe
 import (
 	"errors"
 	"math"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,38 @@ func TestID(t *testing.T) {
 	} {
 		if got, ok := id(s); ok {
 			t.Errorf("%q: %d, want none", s, got)
+		}
+	}
+}
+
+// TestCallingUser asks whom sudo names. A user in root's group is a user too.
+func TestCallingUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Setenv("SUDO_UID", "1000")
+		t.Setenv("SUDO_GID", "1000")
+		if uid, gid, ok := CallingUser(); ok {
+			t.Errorf("not root, and yet %d, %d", uid, gid)
+		}
+		return
+	}
+	for _, c := range []struct {
+		user, group string
+		uid, gid    int
+		ok          bool
+	}{
+		{"1000", "1001", 1000, 1001, true},
+		{"1000", "0", 1000, 0, true},
+		{"0", "0", 0, 0, false},
+		{"0", "1001", 0, 0, false},
+		{"1000", "", 0, 0, false},
+		{"1000", "-1", 0, 0, false},
+		{"1000", "4294967295", 0, 0, false},
+		{"", "0", 0, 0, false},
+	} {
+		t.Setenv("SUDO_UID", c.user)
+		t.Setenv("SUDO_GID", c.group)
+		if uid, gid, ok := CallingUser(); uid != c.uid || gid != c.gid || ok != c.ok {
+			t.Errorf("%q, %q: %d, %d, %v", c.user, c.group, uid, gid, ok)
 		}
 	}
 }

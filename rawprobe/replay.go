@@ -25,7 +25,7 @@ type Record struct {
 	Handed      []Handed
 	Asked       []Request
 	// Delivered are the numbers of the answers that a socket got, Unstamped
-	// those of the packets whose time is not the kernel's, Odd those where
+	// those of the packets whose time tells no round trip, Odd those where
 	// the kernel says otherwise than the packet's looks whether its checksum
 	// is still to be completed.
 	Delivered []int `json:",omitempty"`
@@ -130,7 +130,7 @@ func (c *Record) Replay(packets []Seen) (*Observations, error) {
 		ev := p.Event
 		ev.Unstamped = unstamped[p.Number]
 		ev.ChecksumPartial = partialChecksum(ev.Data) != odd[p.Number]
-		if s := r.judge(ev, ev.Time); s.What == Answer {
+		if s := r.judge(ev, time.Time{}); s.What == Answer {
 			o.Replies[len(o.Replies)-1].Delivered = delivered[p.Number]
 		}
 	}

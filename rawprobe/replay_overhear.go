@@ -110,7 +110,7 @@ func (c *Overhearer) telling(ev *Event) bool {
 	default:
 		return false
 	}
-	tcp, err := wire.ParseTCP(ip.Payload)
+	tcp, err := segmentOf(ev, &ip)
 	if err != nil {
 		return false
 	}
@@ -283,7 +283,7 @@ func (l *listening) near(t time.Time) bool {
 }
 
 func (l *listening) segment(ev Event, ip *wire.IP) {
-	tcp, err := wire.ParseTCP(ip.Payload)
+	tcp, err := segmentOf(&ev, ip)
 	if err != nil {
 		return
 	}

@@ -1,6 +1,7 @@
 package rawprobe
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"net/netip"
@@ -110,6 +111,89 @@ func TestOverhearBounds(t *testing.T) {
 	}
 	if !errors.Is(err, ErrTooMuch) {
 		t.Errorf("a scan: %v", err)
+	}
+}
+
+// TestOverhearIdentification: a quote that ends before the timestamp names a SYN by
+// its identification, unless several have the same.
+func TestOverhearIdentification(t *testing.T) {
+	n, start := net4, time.Unix(1000, 0)
+	for _, c := range []struct {
+		name   string
+		ids    []uint16
+		quoted uint16
+		want   int // the SYN that it is booked under
+		exact  bool
+		rtt    time.Duration
+	}{
+		{"its own", []uint16{7, 8, 9}, 8, 1, true, 1050 * ms},
+		{"swapped", []uint16{7, 8, 9}, 0x900, 2, true, 50 * ms},
+		{"all 0", []uint16{0, 0, 0}, 0, 2, false, 0},
+		{"all 0, and one more", []uint16{0, 0, 0}, 1, 2, false, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var over Overhearer
+			take := func(d time.Duration, dir pcap.Direction, b []byte) {
+				if err := over.Take(Event{Data: b, Time: start.Add(d), Direction: dir, Interface: ethIdx}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var quote []byte
+			for i, id := range c.ids {
+				syn := serialize(n.us, n.host, 64, layers.IPProtocolTCP, &layers.TCP{SrcPort: 4000, DstPort: 80, Seq: 7, SYN: true})
+				binary.BigEndian.PutUint16(syn[4:], id)
+				quote = append([]byte(nil), syn[:28]...)
+				take(time.Duration(i)*time.Second, pcap.Outgoing, syn)
+			}
+			binary.BigEndian.PutUint16(quote[4:], c.quoted)
+			take(2050*ms, pcap.Incoming, icmpPacket(n.router, n.us, 60, n.unreachable, n.admin, append(make([]byte, 4), quote...)))
+			o := over.Observe(0)
+			if len(o.Replies) != 1 {
+				t.Fatalf("%+v", o.Replies)
+			}
+			if a := o.Replies[0]; a.Probe != c.want || a.Exact != c.exact || a.RTT != c.rtt {
+				t.Errorf("booked under %d, exactly: %v, after %v", a.Probe, a.Exact, a.RTT)
+			}
+		})
+	}
+}
+
+// TestOverhearCut reads captures of which each packet was cut: the first 20 bytes of
+// a TCP header are enough for an attempt and its answer.
+func TestOverhearCut(t *testing.T) {
+	for _, n := range networks {
+		header := map[bool]int{true: ipv4HeaderLen, false: ipv6HeaderLen}[n.us.Is4()]
+		p := probe{src: n.us, dst: n.host, sport: 4000, dport: 80, isn: 7, tsval: 5}
+		syn := p.synAck().with(func(g *segment) {
+			g.src, g.dst, g.sport, g.dport, g.seq, g.ack, g.flags = p.src, p.dst, p.sport, p.dport, p.isn, 0, "S"
+		}).packet()
+		synAck := p.synAck().packet()
+		for kept := header + 19; kept <= len(syn); kept++ {
+			var over Overhearer
+			for i, b := range [][]byte{syn, synAck} {
+				ev := Event{Data: b[:kept], Time: time.Unix(1000, int64(i)*int64(20*ms)), Cut: kept < len(b), Interface: ethIdx, Direction: pcap.Outgoing}
+				if i > 0 {
+					ev.Direction = pcap.Incoming
+				}
+				if err := over.Take(ev); err != nil {
+					t.Fatal(err)
+				}
+			}
+			all := over.Attempts()
+			if kept < header+20 {
+				if len(all) != 0 {
+					t.Errorf("%s, %d bytes: %+v", n.name, kept, all)
+				}
+				continue
+			}
+			if len(all) != 1 || !all[0].Answered {
+				t.Fatalf("%s, %d bytes: %+v", n.name, kept, all)
+			}
+			o := over.Observe(0)
+			if told(o) != "syn-ack(subject 1)" || o.Replies[0].Options < 1 || o.Replies[0].RTT != 20*ms {
+				t.Errorf("%s, %d bytes: %s, %+v", n.name, kept, told(o), o.Replies)
+			}
+		}
 	}
 }
 

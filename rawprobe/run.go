@@ -56,9 +56,10 @@ type Run struct {
 
 	packets int // how many packets were seen, and sent past the tap
 
-	isn   uint32
-	id    uint16
-	tsval uint32
+	isn      uint32
+	firstACK uint32 // what the first control ACK acknowledges
+	id       uint16
+	tsval    uint32
 }
 
 // Observe finds out what happens to a SYN from this machine to target, and
@@ -137,7 +138,7 @@ func (r *Run) prepare() (bool, error) {
 		return false, err
 	}
 	return true, r.link.Watch(pcap.Interest{
-		Family: family(flow.Dst.Addr()), ISN: r.isn, Port: flow.Src.Port(), PeerPort: flow.Dst.Port(),
+		Family: family(flow.Dst.Addr()), ISN: r.isn, ACK: r.firstACK, ACKs: maxHanded, Port: flow.Src.Port(), PeerPort: flow.Dst.Port(),
 		UDPPorts: []uint16{flow.Src.Port()}, EchoID: r.echo.id, EchoCookie: r.echo.cookie, Neighbors: m.Interface.Resolves,
 	})
 }
@@ -168,6 +169,7 @@ func (r *Run) choose(flow Flow) {
 		// The random part is shorter than it takes to start a process twice.
 		r.isn = uint32(time.Now().UnixNano()/int64(isnClock)) + rand.Uint32N(1<<10)
 	}
+	r.firstACK = rand.Uint32()
 	r.id = uint16(rand.Uint32())
 	// A timestamp clock of 1 ms, as Linux's. It rises from run to run too.
 	r.tsval = uint32(time.Now().UnixMilli())
@@ -327,18 +329,17 @@ func (r *Run) nextTSval(now time.Time) uint32 {
 
 // ask asks the next hop for its link-layer address.
 func (r *Run) ask(now time.Time) error {
-	r.obs.Asks = append(r.obs.Asks, Ask{Time: now})
 	err := r.link.Ask(&r.obs.Machine, r.obs.Target.Addr())
 	var refused *SendError
 	if errors.As(err, &refused) {
-		// It was not asked: no silence follows from it.
-		r.obs.Asks = r.obs.Asks[:len(r.obs.Asks)-1]
-		return nil
+		return nil // it was not asked: no silence follows from it
 	}
-	if err == nil {
-		r.asked()
+	if err != nil {
+		return err
 	}
-	return err
+	r.obs.Asks = append(r.obs.Asks, Ask{Time: now})
+	r.asked()
+	return nil
 }
 
 // asked shows our own request to who watches. It went past the tap, which is

@@ -168,6 +168,25 @@ func TestDeadNextHop(t *testing.T) {
 	})
 }
 
+// Where no question left, no silence of the next hop follows: the wait is that for
+// a silent target.
+func TestNextHopNotAsked(t *testing.T) {
+	eachFamily(t, func(t *testing.T, n network) {
+		s, o := play(t, n, Options{}, func(s *script) { s.unasked = true })
+		s.want(t, `
+			0s syn
+			0s echo
+			600ms echo
+			600ms syn
+			1.2s syn
+			1.2s echo
+			3.7s end`)
+		if len(o.Asks) != 0 {
+			t.Errorf("recorded %+v", o.Asks)
+		}
+	})
+}
+
 // After an answer no more is asked, and the record says which question it
 // answered.
 func TestNextHopAnswersLate(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+	"golang.org/x/net/bpf"
 
 	"synprobe/pcap"
 )
@@ -70,6 +71,7 @@ type script struct {
 	syn     func(p probe) []answer // the subject's SYN and those of other flows
 	echo    func(p probe) []answer
 	ask     func(n int) []answer // the n-th request to the next hop, from 1
+	unasked bool                 // the kernel takes no request
 	refuse  func(p probe) Refusal
 	leaves  func(raw []byte) // local translation: changes what the tap sees leave
 	fail    func(p probe) error
@@ -78,8 +80,9 @@ type script struct {
 	unstamped bool
 	ctx       context.Context // of the run, where the test wants another
 
-	mu       sync.Mutex // guards events against its end
+	mu       sync.Mutex // guards events against its end, and clock
 	broken   bool
+	clock    time.Duration // by which the stamps' clock has been set
 	events   chan Event
 	lines    []string
 	setup    []string
@@ -112,6 +115,7 @@ func tryPlay(t *testing.T, n network, opt Options, edit func(s *script)) (o *Obs
 			if p.Number > 0 {
 				packets = append(packets, Seen{Event: p.Event, Number: p.Number})
 			}
+			s.sifted(p)
 		}
 		defer func() {
 			if err == nil {
@@ -125,6 +129,25 @@ func tryPlay(t *testing.T, n network, opt Options, edit func(s *script)) (o *Obs
 		}
 	})
 	return o, s, err
+}
+
+// sifted checks that the filter which the run asked for lets a packet pass that
+// means something to it.
+func (s *script) sifted(p Seen) {
+	s.t.Helper()
+	switch {
+	case p.What == ProbeLeft, p.What == ProbeAgain, p.What == Answer, p.What == OwnReset:
+	case p.What == AskAnswer && s.interest.Neighbors:
+	default:
+		return
+	}
+	vm, err := bpf.NewVM(s.interest.Filter())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if n, err := vm.Run(p.Data); err != nil || n == 0 {
+		s.t.Errorf("the filter hides %s: % x, %v", p.What, p.Data, err)
+	}
 }
 
 func newScript(t testing.TB, n network) *script {
@@ -199,6 +222,9 @@ func (s *script) Final(m *Machine, _ netip.Addr) TapStats {
 }
 
 func (s *script) Ask(m *Machine, target netip.Addr) error {
+	if s.unasked {
+		return &SendError{Reason: RefusedNoBuffer, Err: fmt.Errorf("refused")}
+	}
 	s.counts["ask"]++
 	s.note("ask")
 	s.asked = append(s.asked, m.Route.NextHop(target))
@@ -289,9 +315,16 @@ func (s *script) arrive(ev Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.broken {
-		ev.Time = time.Now()
+		ev.Time = time.Now().Add(s.clock)
 		s.events <- ev
 	}
+}
+
+// setClock sets the clock of the stamps forward.
+func (s *script) setClock(by time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clock = by
 }
 
 // breakTap ends the stream of events.
