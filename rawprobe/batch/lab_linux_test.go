@@ -266,6 +266,31 @@ func TestDeadGateway(t *testing.T) {
 	}
 }
 
+// A host is asked from the address of its own network: where this machine has
+// several networks on one link, a host that knows no way to another ignores what
+// comes from there.
+func TestTwoNetworksOnOneLink(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	only := func(a string) netlab.End { return netlab.End{Addrs: []netip.Prefix{netip.MustParsePrefix(a)}} }
+	client, x, y := only("10.8.0.1/24"), only("10.8.0.2/24"), only("10.9.0.2/24")
+	client.Addrs = append(client.Addrs, netip.MustParsePrefix("10.9.0.1/24"))
+	client.Node, x.Node, y.Node = "client", "x", "y"
+	lab := netlab.Start(t, netlab.Topology{
+		Name:  "two networks",
+		Nodes: []netlab.Node{{Name: "client"}, {Name: "x", Listen: []string{"tcp:80"}}, {Name: "y", Listen: []string{"tcp:80"}}},
+		Links: []netlab.Link{{Kind: netlab.Segment, Ends: []netlab.End{client, x, y}}},
+	}.
+		WithRoutes("x", netlab.Route{To: "client", Type: netlab.NoRoute}).
+		WithRoutes("y", netlab.Route{To: "client", Type: netlab.NoRoute}).
+		WithSysctl("x", "net.ipv4.conf.all.rp_filter", "1").
+		WithSysctl("y", "net.ipv4.conf.all.rp_filter", "1"))
+	f := probeFrom(t, lab.Node("client"), mustSpace(t, prefix("10.8.0.2/32", 80), prefix("10.9.0.2/32", 80)), Config{})
+	if got, want := f.count(), map[string]int{"80 syn-ack": 2}; f.err != nil || !same(got, want) {
+		t.Errorf("got %v, want %v; %v", got, want, f.err)
+	}
+}
+
 // What this machine itself refuses: by a rule, by a route, by having none.
 func TestOwnRefusals(t *testing.T) {
 	netlab.Require(t)

@@ -217,15 +217,12 @@ const maxOnLink = 1 << 16
 // is dead, whatever the kernel's table still has: it trusts an entry for 8
 // seconds and more (field: net/core/neighbour.c).
 func (l *liveLink) meetNeighbors(ctx context.Context) error {
-	asked := make(map[int]*question) // by interface
+	asked := make(map[int]question) // by interface
 	ask := func(w *way, hop addr) {
-		q := asked[w.index]
-		if q == nil {
-			q = &question{source: make(map[bool]addr), hops: make(map[addr]bool)}
-			asked[w.index] = q
+		if asked[w.index] == nil {
+			asked[w.index] = make(question)
 		}
-		q.hops[hop] = true
-		q.source[w.source.is4()] = w.source
+		asked[w.index][hop] = w.source
 	}
 	usable := func(w *way) bool { return w.outcome == rawprobe.RouteFound && !w.local && w.resolves }
 	for i := range l.ways.all {
