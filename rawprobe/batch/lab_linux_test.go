@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"synprobe/rawprobe"
 	"synprobe/rawprobe/netlab"
@@ -263,6 +266,43 @@ func TestDeadGateway(t *testing.T) {
 				t.Errorf("got %v, want %v; %+v, %v", got, want, f.progress, f.err)
 			}
 		})
+	}
+}
+
+// twoWays is a client with two routers to a server that owns a network. a is
+// 10.0.1.2 and b 10.0.2.2.
+func twoWays(next ...string) netlab.Topology {
+	t := netlab.Line("client", "a", "server").WithNode(netlab.Node{Name: "b", Forward: true})
+	t.Links = []netlab.Link{netlab.Join("client", "a"), netlab.Join("client", "b"), netlab.Join("a", "server"), netlab.Join("b", "server")}
+	return t.
+		With("server", func(n *netlab.Node) { n.Addrs = []netip.Prefix{netip.MustParsePrefix("10.77.0.0/24")} }).
+		WithRoutes("client", netlab.Route{To: "10.77.0.0/24", Next: next}).
+		WithRoutes("a", netlab.Route{To: "10.77.0.0/24", Next: []string{"server"}}).
+		WithRoutes("b", netlab.Route{To: "10.77.0.0/24", Next: []string{"server"}})
+}
+
+// A policy rule for a part of the space sends it another way.
+func TestPolicyRule(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, twoWays("a").WithRoutes("client", netlab.Route{To: "10.77.0.0/24", Next: []string{"b"}, Table: 100}))
+	client := lab.Node("client")
+	rule := netlink.NewRule()
+	rule.Table, rule.Priority = 100, 100
+	rule.Dst = &net.IPNet{IP: net.IPv4(10, 77, 0, 128).To4(), Mask: net.CIDRMask(25, 32)}
+	if err := client.Netlink().RuleAdd(rule); err != nil {
+		t.Fatal(err)
+	}
+	lab.Node("a").Die()
+	f := probeFrom(t, client, mustSpace(t, prefix("10.77.0.0/24", 80)), Config{NoEcho: true})
+	want := map[string]int{"80  no neighbour": 128, "80 syn-ack": 128}
+	if got := f.count(); f.err != nil || !same(got, want) {
+		t.Errorf("got %v, want %v; %v", got, want, f.err)
+	}
+	for target, r := range f.results {
+		if behind := target.Addr().As4()[3] >= 128; behind != (r.Kind == rawprobe.SynAck) {
+			t.Fatalf("%s: %s", target, describe(&r))
+		}
 	}
 }
 

@@ -49,24 +49,26 @@ func (l *liveLink) survey(s *Space, families [2]bool) error {
 		}
 		// A table of the whole Internet has a million routes: only those inside
 		// of the space are kept.
-		err = netlink.RouteListFilteredIter(number, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
-			if r.Dst == nil {
-				return true
-			}
-			ip, ok := netip.AddrFromSlice(r.Dst.IP)
-			ones, size := r.Dst.Mask.Size()
-			if !ok || size-ones > 62 {
-				return true
-			}
-			first := fromNetip(ip)
-			part := rng{first: first, last: first.plus(1<<(size-ones) - 1)}
-			if root, ok := s.rootOf(first); ok && root.last.compare(part.last) >= 0 {
+		keep := func(dst *net.IPNet) {
+			if part, ok := inside(s, dst); ok {
 				inner = append(inner, part)
 			}
+		}
+		err = netlink.RouteListFilteredIter(number, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+			keep(r.Dst)
 			return true
 		})
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return fmt.Errorf("list routes: %w", err)
+		}
+		// A policy rule for a destination parts it from its neighbours as a route
+		// does, whatever table it leads to. A kernel without rules has one table.
+		rules, err := netlink.RuleList(number)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EAFNOSUPPORT) {
+			return fmt.Errorf("list routing rules: %w", err)
+		}
+		for i := range rules {
+			keep(rules[i].Dst)
 		}
 	}
 	socket, err := nl.Subscribe(unix.NETLINK_ROUTE)
@@ -80,6 +82,23 @@ func (l *liveLink) survey(s *Space, families [2]bool) error {
 	}
 	l.ways, err = findWays(s, inner, func(to addr) (way, error) { return l.lookup(to, byIndex, sockets) })
 	return err
+}
+
+// inside returns the addresses of a prefix, where the whole of it lies inside of
+// the space. nil, which stands for all addresses, does not.
+func inside(s *Space, p *net.IPNet) (rng, bool) {
+	if p == nil {
+		return rng{}, false
+	}
+	ip, ok := netip.AddrFromSlice(p.IP)
+	ones, size := p.Mask.Size()
+	if !ok || size-ones > 62 {
+		return rng{}, false
+	}
+	first := fromNetip(ip)
+	r := rng{first: first, last: first.plus(1<<(size-ones) - 1)}
+	root, ok := s.rootOf(first)
+	return r, ok && root.last.compare(r.last) >= 0
 }
 
 // lookup asks the kernel for its route, as for a raw packet: ports are 0 there
