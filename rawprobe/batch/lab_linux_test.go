@@ -306,6 +306,31 @@ func TestPolicyRule(t *testing.T) {
 	}
 }
 
+// Of two next hops that share a route one is dead: what goes over the other has
+// its answer.
+func TestDeadGatewayOfTwo(t *testing.T) {
+	netlab.Require(t)
+	for dead, alive := range map[string]string{"a": "b", "b": "a"} {
+		t.Run(dead, func(t *testing.T) {
+			t.Parallel()
+			own := netip.MustParsePrefix("10.66.0.1/32")
+			lab := netlab.Start(t, twoWays().
+				With("client", func(n *netlab.Node) {
+					n.Addrs = []netip.Prefix{own}
+					n.Routes = []netlab.Route{{To: "10.77.0.0/24", Next: []string{"a", "b"}, Src: own.Addr()}}
+				}).
+				WithRoutes("server", netlab.Route{To: "10.66.0.1", Next: []string{alive}}))
+			lab.Node(dead).Die()
+			f := probeFrom(t, lab.Node("client"), mustSpace(t, prefix("10.77.0.0/24", 80)), Config{NoEcho: true})
+			// The kernel spreads the addresses by a hash: each way has some of 256.
+			n := f.count()["80 syn-ack"]
+			if f.err != nil || n == 0 || n == 256 {
+				t.Errorf("%v, %v", f.count(), f.err)
+			}
+		})
+	}
+}
+
 // A host is asked from the address of its own network: where this machine has
 // several networks on one link, a host that knows no way to another ignores what
 // comes from there.

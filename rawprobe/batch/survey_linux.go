@@ -56,6 +56,13 @@ func (l *liveLink) survey(s *Space, families [2]bool) error {
 		}
 		err = netlink.RouteListFilteredIter(number, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
 			keep(r.Dst)
+			if len(r.MultiPath) > 1 {
+				for _, hop := range r.MultiPath {
+					if ip, ok := netip.AddrFromSlice(hop.Gw); ok {
+						l.shared[fromNetip(ip)] = true
+					}
+				}
+			}
 			return true
 		})
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -290,7 +297,10 @@ func (l *liveLink) meetNeighbors(ctx context.Context) error {
 	for i := range l.ways.all {
 		if w := &l.ways.all[i]; usable(w) && w.gateway != (addr{}) {
 			mac, ok := l.onLink[w.gateway]
-			w.mac, w.dead = mac, !ok
+			// By which of several gateways a packet goes the kernel chooses anew for
+			// each target: that one of them is dead says nothing. Frames go to this
+			// one.
+			w.mac, w.dead = mac, !ok && (l.cfg.LinkLayer || !l.shared[w.gateway])
 			w.gone = w.dead && (l.cfg.LinkLayer || !kernelKnows(w.index, w.gateway))
 		}
 	}
