@@ -24,6 +24,8 @@ type link interface {
 	counts() (received, drops uint64)
 	// dead reports whether the next hop to an address answered no request.
 	dead(to addr) bool
+	// alive says that something came back from beyond that next hop.
+	alive(to addr)
 	// check returns why the run has to end, if it has.
 	check() error
 }
@@ -486,6 +488,7 @@ func (e *engine) answered(a *answer) {
 		}
 		if host, ok := e.space.host(a.to); ok && e.echo[host] == echoAsked {
 			e.echo[host] = max(a.ttl, echoAsked+1)
+			e.link.alive(a.to)
 		}
 		return
 	}
@@ -518,6 +521,9 @@ func (e *engine) answered(a *answer) {
 		return
 	}
 	e.state[slot] |= slotDone
+	if !a.local {
+		e.link.alive(a.to)
+	}
 	e.tell(a.to, a.port, int(s&slotTries))
 	r := &e.result
 	r.Kind, r.From, r.TTL, r.Type, r.Code = a.kind, a.from.netip(), int(a.ttl), int(a.typ), int(a.code)

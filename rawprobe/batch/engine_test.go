@@ -106,6 +106,8 @@ func (f *fakeNet) check() error { return f.failure }
 
 func (f *fakeNet) dead(to addr) bool { return f.gone != nil && f.gone(to) }
 
+func (f *fakeNet) alive(addr) {}
+
 // to answers a probe in the target's own name.
 func to(p probe, kind rawprobe.ReplyKind, after time.Duration) reply {
 	return reply{after: after, answer: answer{kind: kind, to: p.to, port: uint16(p.tag), seq: p.seq, from: p.to, ttl: 60}}

@@ -269,6 +269,21 @@ func TestDeadGateway(t *testing.T) {
 	}
 }
 
+// A gateway that answers no ARP request and passes everything is not what keeps
+// a port silent.
+func TestGatewayWithoutARP(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1, "10.77.0.0/24").WithRules("server", netlab.Rule{Proto: netlab.TCP, DstPort: 84, Action: netlab.Drop}))
+	client := lab.Node("client")
+	client.WarmNeighbor(netip.MustParseAddr("10.0.1.2"))
+	lab.Node("r1").Sysctl("net.ipv4.conf.all.arp_ignore", "8")
+	f := probeFrom(t, client, mustSpace(t, prefix("10.77.0.0/24", 80, 84)), Config{NoEcho: true})
+	if got, want := f.count(), map[string]int{"80 syn-ack": 256, "84": 256}; f.err != nil || !same(got, want) {
+		t.Errorf("got %v, want %v; %v", got, want, f.err)
+	}
+}
+
 // twoWays is a client with two routers to a server that owns a network. a is
 // 10.0.1.2 and b 10.0.2.2.
 func twoWays(next ...string) netlab.Topology {

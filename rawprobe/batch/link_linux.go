@@ -502,6 +502,14 @@ func (l *liveLink) dead(to addr) bool {
 	return i >= 0 && l.ways.all[i].dead
 }
 
+// alive implements link. A gateway may pass packets on, and answer no request of
+// ours: it came up meanwhile, or keeps a list of whom it answers.
+func (l *liveLink) alive(to addr) {
+	if i := l.ways.of(to); i >= 0 {
+		l.ways.all[i].dead = false
+	}
+}
+
 // check implements link.
 func (l *liveLink) check() error {
 	if l.conns == nil {
