@@ -218,11 +218,9 @@ func (m *manyRun) engine(ctx context.Context) (code int, stopped bool) {
 		fmt.Fprintf(&b, "synprobe: %s came for no target as it was asked: this machine may translate addresses (NAT in OUTPUT)\n", report.Count(p.Unmatched, "answer"))
 		fmt.Fprintf(&b, "hint: probe such a target alone\n")
 	}
-	if ctx.Err() != nil {
+	if stopped && ctx.Err() != nil {
 		code = exitInterrupted
-		if stopped {
-			fmt.Fprintf(&b, "synprobe: interrupted: %s of %s have a result\n", report.Thousands(p.Done), report.Count(p.Targets, "target"))
-		}
+		fmt.Fprintf(&b, "synprobe: interrupted: %s of %s have a result\n", report.Thousands(p.Done), report.Count(p.Targets, "target"))
 	}
 	m.stderr(b.Bytes())
 	if err != nil { // the last word

@@ -22,7 +22,7 @@ type puzzle struct {
 // explain gives what is not open its full diagnosis, after the engine has ended:
 // routers limit their errors for all of this machine's probes together, and
 // traces would starve beside it. It returns the highest exit code of an error.
-// Where ctx ends, the rest keeps its direct diagnosis.
+// Where ctx ends, the rest keeps its direct diagnosis, and that is the error.
 func (m *manyRun) explain(ctx context.Context) (code int) {
 	if len(m.puzzles) == 0 {
 		return exitOK
@@ -89,6 +89,9 @@ func (m *manyRun) explain(ctx context.Context) (code int) {
 		m.mu.Unlock()
 	}
 	if unexplained > 0 {
+		if ctx.Err() != nil {
+			code = exitInterrupted
+		}
 		m.stderr(fmt.Appendf(nil, "synprobe: %s without a full diagnosis\n", report.Count(uint64(unexplained), "target")))
 	}
 	return code

@@ -477,6 +477,11 @@ func TestBatchInterrupt(t *testing.T) {
 	if code != exitInterrupted || strings.Count(w.out.String(), "\n") != 3 || w.err.String() != "synprobe: interrupted: 3 of 256 targets have a result\n" {
 		t.Errorf("exit %d, stdout %s, stderr %s", code, &w.out, &w.err)
 	}
+	// Where nothing was left there is nothing that it has stopped.
+	w = newWorld()
+	if code := w.runIn(stopAfter(w, 16), "-q", "10.0.0.0/28:81"); code != 1 || strings.Count(w.out.String(), "\n") != 16 || w.err.Len() > 0 {
+		t.Errorf("at the last: exit %d, stdout %s, stderr %s", code, &w.out, &w.err)
+	}
 	w = newWorld()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
