@@ -35,7 +35,9 @@ type manyRun struct {
 	resume *resumeFile // nil without --resume
 	start  time.Time
 	table  report.Table
-	unread atomic.Bool // nobody takes the output any more
+	// objects writes the results of --json.
+	objects *report.DirectJSON
+	unread  atomic.Bool // nobody takes the output any more
 
 	// Of who brings the results:
 	row    report.Row
@@ -111,6 +113,7 @@ func (m *manyRun) prepare() (err error) {
 			m.tally.Add(report.Outcome{Verdict: diagnose.Verdict(verdict), Cause: diagnose.Cause(cause)}, n)
 		}
 	}
+	m.objects = report.NewDirectJSON(m.start, m.cfg.Source, m.cfg.Interface)
 	m.table.Style = m.style
 	for _, b := range m.blocks {
 		port := b.Ports[len(b.Ports)-1]
@@ -322,13 +325,7 @@ func (m *manyRun) appendRow(out []byte, row *report.Row, r *batch.Result, d *dia
 			direct := m.here.Direct(r)
 			d = &direct
 		}
-		name := row.Name
-		if name == "" {
-			name = row.Target.Addr().String()
-		}
-		b := bytes.NewBuffer(out)
-		_ = report.NewDirect(name, row.Target, m.start, m.cfg.Source, m.cfg.Interface, *d).ToJSON(b) // of strings and numbers: nothing there can fail
-		return b.Bytes()
+		return m.objects.Append(out, row.Name, row.Target, d)
 	case m.flags.quiet:
 		return row.AppendLine(out)
 	}
