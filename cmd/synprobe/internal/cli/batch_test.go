@@ -223,6 +223,7 @@ func TestBatchMisuse(t *testing.T) {
 		{"-6 10.0.0.0/24:80", "10.0.0.0/24: an IPv4 network, with -6", ""},
 		{"-6 10.0.0.1:80,81", "10.0.0.1: an IPv4 address, with -6", ""},
 		{"0.0.0.0/0:80", "0.0.0.0/0: it holds the multicast addresses of 224.0.0.0/4", ""},
+		{"255.255.255.254/31:80", "255.255.255.254/31: it holds the broadcast address 255.255.255.255: TCP", ""},
 		{"0.0.0.0/8:80", "0.0.0.0/8: this address stands for no host", ""},
 		{"[fe80::/120]:80", "fe80::/120: a link-local address can't be one of many", "alone"},
 		{"[fe80::1%eth0]:80,81", "fe80::1%eth0: a link-local address can't be one of many", "alone"},
