@@ -295,7 +295,7 @@ func (m *manyRun) emit(r *batch.Result) {
 	m.tally.Add(report.Outcome{Verdict: b.Verdict, Cause: b.Cause}, 1)
 	m.gauge.verdicts[b.Verdict]++
 	m.gauge.done++
-	if different {
+	if different && !puzzling {
 		m.different++
 		m.differing.Add(report.Outcome{Verdict: b.Verdict, Cause: b.Cause}, 1)
 	}
@@ -307,6 +307,7 @@ func (m *manyRun) emit(r *batch.Result) {
 	}
 	m.mu.Unlock()
 	switch {
+	case different && puzzling: // its trace may find what is expected
 	case different:
 		m.spool.add(func(out []byte) []byte { return append(out, report.Difference(row, want)...) })
 	case m.expect == nil && (!puzzling || m.tabular()):

@@ -104,10 +104,38 @@ func (m *manyRun) nameOf(a netip.Addr) string {
 	return a.String()
 }
 
+// compare tells which targets of a puzzle are not as expected, now that the first
+// is explained, and reports whether the first is one of them.
+func (m *manyRun) compare(p *puzzle, full *report.Result) (first bool) {
+	for i := range p.results {
+		r := &p.results[i]
+		name := m.called[r.Target.Addr()]
+		row := report.Row{Name: name, Target: r.Target, Brief: m.here.Brief(r)}
+		if i == 0 && full != nil {
+			d := full.Diagnosis()
+			row = report.RowOf(name, r.Target, &d)
+		}
+		want, _ := m.expect.of(r.Target)
+		if want == row.Verdict {
+			continue
+		}
+		first = first || i == 0
+		m.mu.Lock()
+		m.different++
+		m.differing.Add(report.Outcome{Verdict: row.Verdict, Cause: row.Cause}, 1)
+		m.mu.Unlock()
+		m.spool.add(func(out []byte) []byte { return append(out, report.Difference(&row, want)...) })
+	}
+	return first
+}
+
 // show prints a puzzle: its first port by the full diagnosis, the others by
 // their direct ones with a word about the first. Without a full one all are
 // direct.
 func (m *manyRun) show(p *puzzle, full *report.Result) {
+	if m.expect != nil && !m.compare(p, full) {
+		return
+	}
 	text := m.tabular() || m.flags.batch.expect != ""
 	for i := range p.results {
 		r := &p.results[i]
