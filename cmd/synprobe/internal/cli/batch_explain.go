@@ -2,9 +2,11 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"synprobe/cmd/synprobe/internal/report"
@@ -44,6 +46,9 @@ func (m *manyRun) explain(ctx context.Context) (code int) {
 		p.results = append(p.results, r)
 	}
 	m.puzzles = nil
+	for _, p := range all {
+		slices.SortFunc(p.results, func(a, b batch.Result) int { return cmp.Compare(a.Target.Port(), b.Target.Port()) })
+	}
 	done := 0
 	if m.env.ErrTerminal && !m.flags.quiet {
 		m.spool.setBar(func(time.Time) string {

@@ -733,6 +733,23 @@ func TestExplainTracesOnce(t *testing.T) {
 	}
 }
 
+// TestExplainFirstPort: results come in no order, and the first port is traced
+// all the same.
+func TestExplainFirstPort(t *testing.T) {
+	w := newWorld()
+	w.Batch = func(_ context.Context, s *batch.Space, _ batch.Config, emit func(*batch.Result)) (batch.Progress, error) {
+		for i := s.Len(); i > 0; i-- {
+			r := fate(s.At(i - 1))
+			emit(&r)
+		}
+		return batch.Progress{Targets: s.Len(), Done: s.Len(), Finished: true}, nil
+	}
+	w.run("--explain", "--csv", "10.0.0.1:82,182,282")
+	if want := "10.0.0.1:82"; w.targets() != want {
+		t.Errorf("traced %s, want %s", w.targets(), want)
+	}
+}
+
 // TestEmitIsCheap: at full rate there are hundreds of thousands in a second.
 func TestEmitIsCheap(t *testing.T) {
 	for _, format := range []string{"-q", "--csv", ""} {
