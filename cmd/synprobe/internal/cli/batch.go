@@ -197,9 +197,11 @@ func (m *manyRun) engine(ctx context.Context) (code int, stopped bool) {
 	if err != nil && p.Done <= m.cfg.Position {
 		return m.failBatch(err), stopped && (m.resume == nil || !m.resume.fresh)
 	}
-	m.head()
 	if stopped {
 		m.keep(p)
+	}
+	if !stopped || m.resume == nil {
+		m.head() // else the run that goes on has it
 	}
 	code = m.explain(ctx)
 	m.spool.setBar(nil)

@@ -341,6 +341,9 @@ func stopAfter(w *world, n int) context.Context {
 	engine := w.Batch
 	w.Batch = func(ctx context.Context, s *batch.Space, cfg batch.Config, emit func(*batch.Result)) (batch.Progress, error) {
 		left := n
+		if n < 0 {
+			cancel()
+		}
 		return engine(ctx, s, cfg, func(r *batch.Result) {
 			emit(r)
 			if left--; left == 0 {
@@ -361,7 +364,7 @@ func TestResume(t *testing.T) {
 
 	var out string
 	var seeds []uint64
-	for i, n := range []int{5, 20, 0} {
+	for i, n := range []int{-1, 5, 20, 0} { // -1: before the first result
 		w := newWorld()
 		code := w.runIn(stopAfter(w, n), args...)
 		out += w.out.String()
@@ -391,7 +394,7 @@ func TestResume(t *testing.T) {
 	if out != whole.out.String() {
 		t.Errorf("in pieces:\n%swhole:\n%s", out, &whole.out)
 	}
-	if seeds[0] != seeds[1] || seeds[1] != seeds[2] {
+	if seeds[0] != seeds[1] || seeds[1] != seeds[2] || seeds[2] != seeds[3] {
 		t.Errorf("seeds %x", seeds)
 	}
 	left, _ := filepath.Glob(".*")
