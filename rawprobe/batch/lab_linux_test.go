@@ -278,7 +278,7 @@ func TestGatewayWithoutARP(t *testing.T) {
 	client := lab.Node("client")
 	client.WarmNeighbor(netip.MustParseAddr("10.0.1.2"))
 	lab.Node("r1").Sysctl("net.ipv4.conf.all.arp_ignore", "8")
-	f := probeFrom(t, client, mustSpace(t, prefix("10.77.0.0/24", 80, 84)), Config{NoEcho: true})
+	f := probeFrom(t, client, mustSpace(t, prefix("10.77.0.0/24", 80, 84)), Config{NoEcho: true, Wait: time.Second})
 	if got, want := f.count(), map[string]int{"80 syn-ack": 256, "84": 256}; f.err != nil || !same(got, want) {
 		t.Errorf("got %v, want %v; %v", got, want, f.err)
 	}
@@ -309,7 +309,7 @@ func TestPolicyRule(t *testing.T) {
 		t.Fatal(err)
 	}
 	lab.Node("a").Die()
-	f := probeFrom(t, client, mustSpace(t, prefix("10.77.0.0/24", 80)), Config{NoEcho: true})
+	f := probeFrom(t, client, mustSpace(t, prefix("10.77.0.0/24", 80)), Config{NoEcho: true, Wait: time.Second})
 	want := map[string]int{"80  no neighbour": 128, "80 syn-ack": 128}
 	if got := f.count(); f.err != nil || !same(got, want) {
 		t.Errorf("got %v, want %v; %v", got, want, f.err)
@@ -336,7 +336,7 @@ func TestDeadGatewayOfTwo(t *testing.T) {
 				}).
 				WithRoutes("server", netlab.Route{To: "10.66.0.1", Next: []string{alive}}))
 			lab.Node(dead).Die()
-			f := probeFrom(t, lab.Node("client"), mustSpace(t, prefix("10.77.0.0/24", 80)), Config{NoEcho: true})
+			f := probeFrom(t, lab.Node("client"), mustSpace(t, prefix("10.77.0.0/24", 80)), Config{NoEcho: true, Wait: time.Second})
 			// The kernel spreads the addresses by a hash: each way has some of 256.
 			n := f.count()["80 syn-ack"]
 			if f.err != nil || n == 0 || n == 256 {
