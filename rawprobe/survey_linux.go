@@ -221,12 +221,18 @@ func (m *Machine) addresses(dst netip.Addr, byIndex map[int]Interface) error {
 // policy rules may look at the protocol and the ports. Without, it asks as the
 // kernel does for a raw packet (net/ipv4/raw.c).
 func lookup(flow Flow, oif int, ports bool) (Route, error) {
+	return lookupOn(nil, flow, oif, ports)
+}
+
+// lookupOn is lookup over a socket that stays open, or over one of its own.
+func lookupOn(sockets map[int]*nl.SocketHandle, flow Flow, oif int, ports bool) (Route, error) {
 	dst, src := flow.Dst.Addr(), flow.Src.Addr()
 	family := unix.AF_INET
 	if dst.Is6() {
 		family = unix.AF_INET6
 	}
 	req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, unix.NLM_F_REQUEST)
+	req.Sockets = sockets
 	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family), Dst_len: uint8(dst.BitLen())}}
 	if src.IsValid() {
 		msg.Src_len = uint8(src.BitLen())

@@ -24,6 +24,8 @@ type link interface {
 	counts() (received, drops uint64)
 	// dead reports whether the next hop to an address answered no request.
 	dead(to addr) bool
+	// alive says that something came back from beyond that next hop.
+	alive(to addr)
 	// check returns why the run has to end, if it has.
 	check() error
 }
@@ -90,8 +92,12 @@ const (
 	// respite is the first pause where the kernel is out of buffers, which
 	// doubles with each further one: at full rate sixty packets' time.
 	respite = 100 * time.Microsecond
-	// starving is how long the kernel may be out of buffers for one packet.
+	// starving is how long the kernel may be out of buffers for one packet. Where
+	// that packet alone was not taken it is a filter behind the IP stack that
+	// refuses (NF_DROP in egress, TC_ACT_SHOT): the next one like it gets half the
+	// time, down to hasty, and not less than many times what a full queue took.
 	starving = 10 * time.Second
+	hasty    = 10 * time.Millisecond
 	// reporting is the time between two calls of Config.Progress.
 	reporting = 100 * time.Millisecond
 )
@@ -135,10 +141,11 @@ type engine struct {
 
 	start    time.Time
 	lastSent time.Time
-	pending  []probe // not taken yet
-	tags     []uint8 // of pending: the try, or 0 for an echo
-	stuck    time.Time
-	pause    time.Duration
+	pending  []probe       // not taken yet
+	tags     []uint8       // of pending: the try, or 0 for an echo
+	stuck    time.Time     // since when nothing was taken; zero if the last packet was
+	pause    time.Duration // the last one, of the first pending packet; 0 for none
+	patient  time.Duration // how long that packet may wait
 
 	rate      float64 // packets a second; 0 is no limit
 	limit     float64 // a further limit after drops; 0 is none
@@ -166,7 +173,7 @@ func newEngine(s *Space, cfg Config, l link, emit func(*Result)) *engine {
 		link: l, space: s, emit: emit, note: cfg.Progress,
 		order: newOrder(s.Len(), cfg.Seed),
 		tries: cfg.Tries, wait: cfg.Wait, rate: float64(max(cfg.Rate, 0)), every: 1,
-		pending: make([]probe, 0, 2*burst), tags: make([]uint8, 0, 2*burst),
+		pending: make([]probe, 0, 2*burst), tags: make([]uint8, 0, 2*burst), patient: starving,
 	}
 	if e.tries <= 0 {
 		e.tries = 3
@@ -396,21 +403,24 @@ func (e *engine) flush(now time.Time) time.Duration {
 		before := time.Now()
 		n, refused := e.link.send(e.pending)
 		if n > 0 {
+			if e.pause > 0 {
+				// The queue was full, and is no more.
+				e.patient = min(starving, max(e.patient, 16*now.Sub(e.stuck)))
+			}
+			e.stuck, e.pause = time.Time{}, 0
 			e.taken(n, before)
 		}
-		if len(e.pending) == 0 {
-			e.stuck = time.Time{}
-			return 0
-		}
 		switch {
-		case refused == rawprobe.NotRefused:
+		case len(e.pending) == 0 || refused == rawprobe.NotRefused:
 			continue
-		case refused == rawprobe.RefusedNoBuffer && (e.stuck.IsZero() || n > 0):
+		case refused == rawprobe.RefusedNoBuffer && e.stuck.IsZero():
 			e.stuck, e.pause = now, respite
 			return e.pause
-		case refused == rawprobe.RefusedNoBuffer && now.Sub(e.stuck) < starving:
+		case refused == rawprobe.RefusedNoBuffer && now.Sub(e.stuck) < e.patient:
 			e.pause = min(2*e.pause, 50*time.Millisecond)
 			return e.pause
+		case refused == rawprobe.RefusedNoBuffer && e.pause > 0:
+			e.patient, e.pause = max(e.patient/2, hasty), 0
 		}
 		e.refused(refused, before)
 	}
@@ -478,6 +488,7 @@ func (e *engine) answered(a *answer) {
 		}
 		if host, ok := e.space.host(a.to); ok && e.echo[host] == echoAsked {
 			e.echo[host] = max(a.ttl, echoAsked+1)
+			e.link.alive(a.to)
 		}
 		return
 	}
@@ -510,6 +521,9 @@ func (e *engine) answered(a *answer) {
 		return
 	}
 	e.state[slot] |= slotDone
+	if !a.local {
+		e.link.alive(a.to)
+	}
 	e.tell(a.to, a.port, int(s&slotTries))
 	r := &e.result
 	r.Kind, r.From, r.TTL, r.Type, r.Code = a.kind, a.from.netip(), int(a.ttl), int(a.typ), int(a.code)

@@ -39,8 +39,11 @@ type reply struct {
 func (f *fakeNet) send(probes []probe) (int, rawprobe.Refusal) {
 	for i, p := range probes {
 		if f.refuse != nil {
-			if why := f.refuse(p); why != rawprobe.NotRefused {
-				return i, why
+			switch why := f.refuse(p); {
+			case why != rawprobe.NotRefused && i > 0:
+				return i, rawprobe.NotRefused // the next call says why, as sendmmsg does
+			case why != rawprobe.NotRefused:
+				return 0, why
 			}
 		}
 		if f.cost > 0 {
@@ -102,6 +105,8 @@ func (f *fakeNet) counts() (uint64, uint64) {
 func (f *fakeNet) check() error { return f.failure }
 
 func (f *fakeNet) dead(to addr) bool { return f.gone != nil && f.gone(to) }
+
+func (f *fakeNet) alive(addr) {}
 
 // to answers a probe in the target's own name.
 func to(p probe, kind rawprobe.ReplyKind, after time.Duration) reply {
@@ -538,6 +543,63 @@ func TestNoBuffer(t *testing.T) {
 		for target, r := range o.results {
 			if r.Kind != rawprobe.Reset || len(f.seen[target]) != 1 {
 				t.Errorf("%s: %+v, asked %d times", target, r, len(f.seen[target]))
+			}
+		}
+	})
+}
+
+// A filter behind the IP stack refuses as a full queue does. Packets that it
+// passes show the difference: the others do not wait for what it drops, be the
+// queue full now and then or not.
+func TestNoBufferForSome(t *testing.T) {
+	for _, full := range []time.Duration{0, 200 * time.Microsecond} {
+		synctest.Test(t, func(t *testing.T) {
+			s := mustSpace(t, prefix("10.0.0.0/24", 22, 25))
+			next := time.Now()
+			f := &fakeNet{
+				refuse: func(p probe) rawprobe.Refusal {
+					if p.tag == 25 || time.Now().Before(next) {
+						return rawprobe.RefusedNoBuffer
+					}
+					next = time.Now().Add(full)
+					return rawprobe.NotRefused
+				},
+				react: func(p probe, _ int) []reply { return []reply{to(p, rawprobe.Reset, time.Millisecond)} },
+			}
+			o := simulate(t.Context(), t, s, Config{Rate: 1000}, f)
+			o.complete(t, s)
+			for target, r := range o.results {
+				if target.Port() == 22 && r.Kind != rawprobe.Reset || target.Port() == 25 && r.Refused != rawprobe.RefusedNoBuffer {
+					t.Errorf("%+v", r)
+				}
+			}
+			// Until it is sure of the first it may take its time.
+			if o.took > 4*starving {
+				t.Errorf("256 packets that a filter drops took %v", o.took)
+			}
+		})
+	}
+}
+
+// A queue that empties slowly is no reason to give up a packet, however long it
+// is never empty.
+func TestSlowQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustSpace(t, prefix("10.0.0.0/24", 22))
+		f := &fakeNet{react: func(p probe, _ int) []reply { return []reply{to(p, rawprobe.Reset, time.Millisecond)} }}
+		next := time.Now()
+		f.refuse = func(p probe) rawprobe.Refusal {
+			if time.Now().Before(next) {
+				return rawprobe.RefusedNoBuffer
+			}
+			next = time.Now().Add(time.Second)
+			return rawprobe.NotRefused
+		}
+		o := simulate(t.Context(), t, s, Config{}, f)
+		o.complete(t, s)
+		for _, r := range o.results {
+			if r.Kind != rawprobe.Reset {
+				t.Fatalf("%+v", r)
 			}
 		}
 	})

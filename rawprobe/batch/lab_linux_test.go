@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"synprobe/rawprobe"
 	"synprobe/rawprobe/netlab"
@@ -263,6 +266,108 @@ func TestDeadGateway(t *testing.T) {
 				t.Errorf("got %v, want %v; %+v, %v", got, want, f.progress, f.err)
 			}
 		})
+	}
+}
+
+// A gateway that answers no ARP request and passes everything is not what keeps
+// a port silent.
+func TestGatewayWithoutARP(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1, "10.77.0.0/24").WithRules("server", netlab.Rule{Proto: netlab.TCP, DstPort: 84, Action: netlab.Drop}))
+	client := lab.Node("client")
+	client.WarmNeighbor(netip.MustParseAddr("10.0.1.2"))
+	lab.Node("r1").Sysctl("net.ipv4.conf.all.arp_ignore", "8")
+	f := probeFrom(t, client, mustSpace(t, prefix("10.77.0.0/24", 80, 84)), Config{NoEcho: true, Wait: time.Second})
+	if got, want := f.count(), map[string]int{"80 syn-ack": 256, "84": 256}; f.err != nil || !same(got, want) {
+		t.Errorf("got %v, want %v; %v", got, want, f.err)
+	}
+}
+
+// twoWays is a client with two routers to a server that owns a network. a is
+// 10.0.1.2 and b 10.0.2.2.
+func twoWays(next ...string) netlab.Topology {
+	t := netlab.Line("client", "a", "server").WithNode(netlab.Node{Name: "b", Forward: true})
+	t.Links = []netlab.Link{netlab.Join("client", "a"), netlab.Join("client", "b"), netlab.Join("a", "server"), netlab.Join("b", "server")}
+	return t.
+		With("server", func(n *netlab.Node) { n.Addrs = []netip.Prefix{netip.MustParsePrefix("10.77.0.0/24")} }).
+		WithRoutes("client", netlab.Route{To: "10.77.0.0/24", Next: next}).
+		WithRoutes("a", netlab.Route{To: "10.77.0.0/24", Next: []string{"server"}}).
+		WithRoutes("b", netlab.Route{To: "10.77.0.0/24", Next: []string{"server"}})
+}
+
+// A policy rule for a part of the space sends it another way.
+func TestPolicyRule(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, twoWays("a").WithRoutes("client", netlab.Route{To: "10.77.0.0/24", Next: []string{"b"}, Table: 100}))
+	client := lab.Node("client")
+	rule := netlink.NewRule()
+	rule.Table, rule.Priority = 100, 100
+	rule.Dst = &net.IPNet{IP: net.IPv4(10, 77, 0, 128).To4(), Mask: net.CIDRMask(25, 32)}
+	if err := client.Netlink().RuleAdd(rule); err != nil {
+		t.Fatal(err)
+	}
+	lab.Node("a").Die()
+	f := probeFrom(t, client, mustSpace(t, prefix("10.77.0.0/24", 80)), Config{NoEcho: true, Wait: time.Second})
+	want := map[string]int{"80  no neighbour": 128, "80 syn-ack": 128}
+	if got := f.count(); f.err != nil || !same(got, want) {
+		t.Errorf("got %v, want %v; %v", got, want, f.err)
+	}
+	for target, r := range f.results {
+		if behind := target.Addr().As4()[3] >= 128; behind != (r.Kind == rawprobe.SynAck) {
+			t.Fatalf("%s: %s", target, describe(&r))
+		}
+	}
+}
+
+// Of two next hops that share a route one is dead: what goes over the other has
+// its answer.
+func TestDeadGatewayOfTwo(t *testing.T) {
+	netlab.Require(t)
+	for dead, alive := range map[string]string{"a": "b", "b": "a"} {
+		t.Run(dead, func(t *testing.T) {
+			t.Parallel()
+			own := netip.MustParsePrefix("10.66.0.1/32")
+			lab := netlab.Start(t, twoWays().
+				With("client", func(n *netlab.Node) {
+					n.Addrs = []netip.Prefix{own}
+					n.Routes = []netlab.Route{{To: "10.77.0.0/24", Next: []string{"a", "b"}, Src: own.Addr()}}
+				}).
+				WithRoutes("server", netlab.Route{To: "10.66.0.1", Next: []string{alive}}))
+			lab.Node(dead).Die()
+			f := probeFrom(t, lab.Node("client"), mustSpace(t, prefix("10.77.0.0/24", 80)), Config{NoEcho: true, Wait: time.Second})
+			// The kernel spreads the addresses by a hash: each way has some of 256.
+			n := f.count()["80 syn-ack"]
+			if f.err != nil || n == 0 || n == 256 {
+				t.Errorf("%v, %v", f.count(), f.err)
+			}
+		})
+	}
+}
+
+// A host is asked from the address of its own network: where this machine has
+// several networks on one link, a host that knows no way to another ignores what
+// comes from there.
+func TestTwoNetworksOnOneLink(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	only := func(a string) netlab.End { return netlab.End{Addrs: []netip.Prefix{netip.MustParsePrefix(a)}} }
+	client, x, y := only("10.8.0.1/24"), only("10.8.0.2/24"), only("10.9.0.2/24")
+	client.Addrs = append(client.Addrs, netip.MustParsePrefix("10.9.0.1/24"))
+	client.Node, x.Node, y.Node = "client", "x", "y"
+	lab := netlab.Start(t, netlab.Topology{
+		Name:  "two networks",
+		Nodes: []netlab.Node{{Name: "client"}, {Name: "x", Listen: []string{"tcp:80"}}, {Name: "y", Listen: []string{"tcp:80"}}},
+		Links: []netlab.Link{{Kind: netlab.Segment, Ends: []netlab.End{client, x, y}}},
+	}.
+		WithRoutes("x", netlab.Route{To: "client", Type: netlab.NoRoute}).
+		WithRoutes("y", netlab.Route{To: "client", Type: netlab.NoRoute}).
+		WithSysctl("x", "net.ipv4.conf.all.rp_filter", "1").
+		WithSysctl("y", "net.ipv4.conf.all.rp_filter", "1"))
+	f := probeFrom(t, lab.Node("client"), mustSpace(t, prefix("10.8.0.2/32", 80), prefix("10.9.0.2/32", 80)), Config{})
+	if got, want := f.count(), map[string]int{"80 syn-ack": 2}; f.err != nil || !same(got, want) {
+		t.Errorf("got %v, want %v; %v", got, want, f.err)
 	}
 }
 

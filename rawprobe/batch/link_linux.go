@@ -27,6 +27,8 @@ type liveLink struct {
 	ways  *ways
 	own   map[addr]bool // this machine's addresses
 	conns *connections  // nil on the link layer
+	// shared are the gateways that a route has together with others.
+	shared map[addr]bool
 
 	raw    [2]int // sockets to send on, by family: IPv4, IPv6
 	hold   [2]int // what keeps our source ports
@@ -70,7 +72,7 @@ type message struct {
 // calling thread, which is the run's from then on.
 func openLink(ctx context.Context, s *Space, cfg Config) (*liveLink, error) {
 	runtime.LockOSThread()
-	l := &liveLink{cfg: cfg, raw: [2]int{-1, -1}, hold: [2]int{-1, -1}, frames: -1, own: make(map[addr]bool), out: new(outgoing)}
+	l := &liveLink{cfg: cfg, raw: [2]int{-1, -1}, hold: [2]int{-1, -1}, frames: -1, own: make(map[addr]bool), shared: make(map[addr]bool), out: new(outgoing)}
 	if err := l.open(ctx, s); err != nil {
 		l.close()
 		return nil, err
@@ -498,6 +500,14 @@ func (l *liveLink) counts() (received, drops uint64) {
 func (l *liveLink) dead(to addr) bool {
 	i := l.ways.of(to)
 	return i >= 0 && l.ways.all[i].dead
+}
+
+// alive implements link. A gateway may pass packets on, and answer no request of
+// ours: it came up meanwhile, or keeps a list of whom it answers.
+func (l *liveLink) alive(to addr) {
+	if i := l.ways.of(to); i >= 0 {
+		l.ways.all[i].dead = false
+	}
 }
 
 // check implements link.

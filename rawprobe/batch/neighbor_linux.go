@@ -27,18 +27,16 @@ const (
 	askRate = 5000
 )
 
-// A question is what to ask on one link.
-type question struct {
-	source map[bool]addr // the address to ask from, by whether it is IPv4
-	hops   map[addr]bool
-}
+// A question is what to ask for on one link, each with the address to ask from:
+// a host answers what comes from its own network, and need not know others.
+type question map[addr]addr
 
 // ask asks for link-layer addresses by ARP requests and neighbour solicitations
 // of our own, at a rate in packets a second, and puts them into found. Those
 // that did not answer are missing there. Where ctx ends it returns at once.
-func (q *question) ask(ctx context.Context, ifi *net.Interface, rate int, found map[addr][6]byte) error {
-	missing := make(map[addr]bool, len(q.hops))
-	for hop := range q.hops {
+func (q question) ask(ctx context.Context, ifi *net.Interface, rate int, found map[addr][6]byte) error {
+	missing := make(map[addr]bool, len(q))
+	for hop := range q {
 		missing[hop] = true
 	}
 	// An entry that an administrator made is never asked for (NUD_PERMANENT).
@@ -94,7 +92,7 @@ func (q *question) ask(ctx context.Context, ifi *net.Interface, rate int, found 
 			if ctx.Err() != nil {
 				return nil
 			}
-			if err := askFor(tap, ifi.Index, mac, q.source[hop.is4()].netip(), hop.netip()); err != nil && refusedFrame(err) {
+			if err := askFor(tap, ifi.Index, mac, q[hop].netip(), hop.netip()); err != nil && refusedFrame(err) {
 				return fmt.Errorf("ask for %s: %w", hop.netip(), err)
 			}
 			if i%together == together-1 {

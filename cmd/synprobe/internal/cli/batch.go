@@ -35,7 +35,9 @@ type manyRun struct {
 	resume *resumeFile // nil without --resume
 	start  time.Time
 	table  report.Table
-	unread atomic.Bool // nobody takes the output any more
+	// objects writes the results of --json.
+	objects *report.DirectJSON
+	unread  atomic.Bool // nobody takes the output any more
 
 	// Of who brings the results:
 	row    report.Row
@@ -111,6 +113,7 @@ func (m *manyRun) prepare() (err error) {
 			m.tally.Add(report.Outcome{Verdict: diagnose.Verdict(verdict), Cause: diagnose.Cause(cause)}, n)
 		}
 	}
+	m.objects = report.NewDirectJSON(m.start, m.cfg.Source, m.cfg.Interface)
 	m.table.Style = m.style
 	for _, b := range m.blocks {
 		port := b.Ports[len(b.Ports)-1]
@@ -194,9 +197,11 @@ func (m *manyRun) engine(ctx context.Context) (code int, stopped bool) {
 	if err != nil && p.Done <= m.cfg.Position {
 		return m.failBatch(err), stopped && (m.resume == nil || !m.resume.fresh)
 	}
-	m.head()
 	if stopped {
 		m.keep(p)
+	}
+	if !stopped || m.resume == nil {
+		m.head() // else the run that goes on has it
 	}
 	code = m.explain(ctx)
 	m.spool.setBar(nil)
@@ -218,11 +223,9 @@ func (m *manyRun) engine(ctx context.Context) (code int, stopped bool) {
 		fmt.Fprintf(&b, "synprobe: %s came for no target as it was asked: this machine may translate addresses (NAT in OUTPUT)\n", report.Count(p.Unmatched, "answer"))
 		fmt.Fprintf(&b, "hint: probe such a target alone\n")
 	}
-	if ctx.Err() != nil {
+	if stopped && ctx.Err() != nil {
 		code = exitInterrupted
-		if stopped {
-			fmt.Fprintf(&b, "synprobe: interrupted: %s of %s have a result\n", report.Thousands(p.Done), report.Count(p.Targets, "target"))
-		}
+		fmt.Fprintf(&b, "synprobe: interrupted: %s of %s have a result\n", report.Thousands(p.Done), report.Count(p.Targets, "target"))
 	}
 	m.stderr(b.Bytes())
 	if err != nil { // the last word
@@ -294,7 +297,7 @@ func (m *manyRun) emit(r *batch.Result) {
 	m.tally.Add(report.Outcome{Verdict: b.Verdict, Cause: b.Cause}, 1)
 	m.gauge.verdicts[b.Verdict]++
 	m.gauge.done++
-	if different {
+	if different && !puzzling {
 		m.different++
 		m.differing.Add(report.Outcome{Verdict: b.Verdict, Cause: b.Cause}, 1)
 	}
@@ -306,6 +309,7 @@ func (m *manyRun) emit(r *batch.Result) {
 	}
 	m.mu.Unlock()
 	switch {
+	case different && puzzling: // its trace may find what is expected
 	case different:
 		m.spool.add(func(out []byte) []byte { return append(out, report.Difference(row, want)...) })
 	case m.expect == nil && (!puzzling || m.tabular()):
@@ -324,13 +328,7 @@ func (m *manyRun) appendRow(out []byte, row *report.Row, r *batch.Result, d *dia
 			direct := m.here.Direct(r)
 			d = &direct
 		}
-		name := row.Name
-		if name == "" {
-			name = row.Target.Addr().String()
-		}
-		b := bytes.NewBuffer(out)
-		_ = report.NewDirect(name, row.Target, m.start, m.cfg.Source, m.cfg.Interface, *d).ToJSON(b) // of strings and numbers: nothing there can fail
-		return b.Bytes()
+		return m.objects.Append(out, row.Name, row.Target, d)
 	case m.flags.quiet:
 		return row.AppendLine(out)
 	}

@@ -2,9 +2,11 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"synprobe/cmd/synprobe/internal/report"
@@ -22,7 +24,7 @@ type puzzle struct {
 // explain gives what is not open its full diagnosis, after the engine has ended:
 // routers limit their errors for all of this machine's probes together, and
 // traces would starve beside it. It returns the highest exit code of an error.
-// Where ctx ends, the rest keeps its direct diagnosis.
+// Where ctx ends, the rest keeps its direct diagnosis, and that is the error.
 func (m *manyRun) explain(ctx context.Context) (code int) {
 	if len(m.puzzles) == 0 {
 		return exitOK
@@ -44,6 +46,9 @@ func (m *manyRun) explain(ctx context.Context) (code int) {
 		p.results = append(p.results, r)
 	}
 	m.puzzles = nil
+	for _, p := range all {
+		slices.SortFunc(p.results, func(a, b batch.Result) int { return cmp.Compare(a.Target.Port(), b.Target.Port()) })
+	}
 	done := 0
 	if m.env.ErrTerminal && !m.flags.quiet {
 		m.spool.setBar(func(time.Time) string {
@@ -89,6 +94,9 @@ func (m *manyRun) explain(ctx context.Context) (code int) {
 		m.mu.Unlock()
 	}
 	if unexplained > 0 {
+		if ctx.Err() != nil {
+			code = exitInterrupted
+		}
 		m.stderr(fmt.Appendf(nil, "synprobe: %s without a full diagnosis\n", report.Count(uint64(unexplained), "target")))
 	}
 	return code
@@ -101,10 +109,38 @@ func (m *manyRun) nameOf(a netip.Addr) string {
 	return a.String()
 }
 
+// compare tells which targets of a puzzle are not as expected, now that the first
+// is explained, and reports whether the first is one of them.
+func (m *manyRun) compare(p *puzzle, full *report.Result) (first bool) {
+	for i := range p.results {
+		r := &p.results[i]
+		name := m.called[r.Target.Addr()]
+		row := report.Row{Name: name, Target: r.Target, Brief: m.here.Brief(r)}
+		if i == 0 && full != nil {
+			d := full.Diagnosis()
+			row = report.RowOf(name, r.Target, &d)
+		}
+		want, _ := m.expect.of(r.Target)
+		if want == row.Verdict {
+			continue
+		}
+		first = first || i == 0
+		m.mu.Lock()
+		m.different++
+		m.differing.Add(report.Outcome{Verdict: row.Verdict, Cause: row.Cause}, 1)
+		m.mu.Unlock()
+		m.spool.add(func(out []byte) []byte { return append(out, report.Difference(&row, want)...) })
+	}
+	return first
+}
+
 // show prints a puzzle: its first port by the full diagnosis, the others by
 // their direct ones with a word about the first. Without a full one all are
 // direct.
 func (m *manyRun) show(p *puzzle, full *report.Result) {
+	if m.expect != nil && !m.compare(p, full) {
+		return
+	}
 	text := m.tabular() || m.flags.batch.expect != ""
 	for i := range p.results {
 		r := &p.results[i]

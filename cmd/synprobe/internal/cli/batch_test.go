@@ -223,6 +223,7 @@ func TestBatchMisuse(t *testing.T) {
 		{"-6 10.0.0.0/24:80", "10.0.0.0/24: an IPv4 network, with -6", ""},
 		{"-6 10.0.0.1:80,81", "10.0.0.1: an IPv4 address, with -6", ""},
 		{"0.0.0.0/0:80", "0.0.0.0/0: it holds the multicast addresses of 224.0.0.0/4", ""},
+		{"255.255.255.254/31:80", "255.255.255.254/31: it holds the broadcast address 255.255.255.255: TCP", ""},
 		{"0.0.0.0/8:80", "0.0.0.0/8: this address stands for no host", ""},
 		{"[fe80::/120]:80", "fe80::/120: a link-local address can't be one of many", "alone"},
 		{"[fe80::1%eth0]:80,81", "fe80::1%eth0: a link-local address can't be one of many", "alone"},
@@ -340,6 +341,9 @@ func stopAfter(w *world, n int) context.Context {
 	engine := w.Batch
 	w.Batch = func(ctx context.Context, s *batch.Space, cfg batch.Config, emit func(*batch.Result)) (batch.Progress, error) {
 		left := n
+		if n < 0 {
+			cancel()
+		}
 		return engine(ctx, s, cfg, func(r *batch.Result) {
 			emit(r)
 			if left--; left == 0 {
@@ -360,7 +364,7 @@ func TestResume(t *testing.T) {
 
 	var out string
 	var seeds []uint64
-	for i, n := range []int{5, 20, 0} {
+	for i, n := range []int{-1, 5, 20, 0} { // -1: before the first result
 		w := newWorld()
 		code := w.runIn(stopAfter(w, n), args...)
 		out += w.out.String()
@@ -390,7 +394,7 @@ func TestResume(t *testing.T) {
 	if out != whole.out.String() {
 		t.Errorf("in pieces:\n%swhole:\n%s", out, &whole.out)
 	}
-	if seeds[0] != seeds[1] || seeds[1] != seeds[2] {
+	if seeds[0] != seeds[1] || seeds[1] != seeds[2] || seeds[2] != seeds[3] {
 		t.Errorf("seeds %x", seeds)
 	}
 	left, _ := filepath.Glob(".*")
@@ -476,6 +480,11 @@ func TestBatchInterrupt(t *testing.T) {
 	code := w.runIn(stopAfter(w, 3), "-q", "10.0.0.0/24:80")
 	if code != exitInterrupted || strings.Count(w.out.String(), "\n") != 3 || w.err.String() != "synprobe: interrupted: 3 of 256 targets have a result\n" {
 		t.Errorf("exit %d, stdout %s, stderr %s", code, &w.out, &w.err)
+	}
+	// Where nothing was left there is nothing that it has stopped.
+	w = newWorld()
+	if code := w.runIn(stopAfter(w, 16), "-q", "10.0.0.0/28:81"); code != 1 || strings.Count(w.out.String(), "\n") != 16 || w.err.Len() > 0 {
+		t.Errorf("at the last: exit %d, stdout %s, stderr %s", code, &w.out, &w.err)
 	}
 	w = newWorld()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -724,6 +733,23 @@ func TestExplainTracesOnce(t *testing.T) {
 	}
 	if n := strings.Count(w.out.String(), "\n"); n != 12 {
 		t.Errorf("%d lines:\n%s", n, &w.out)
+	}
+}
+
+// TestExplainFirstPort: results come in no order, and the first port is traced
+// all the same.
+func TestExplainFirstPort(t *testing.T) {
+	w := newWorld()
+	w.Batch = func(_ context.Context, s *batch.Space, _ batch.Config, emit func(*batch.Result)) (batch.Progress, error) {
+		for i := s.Len(); i > 0; i-- {
+			r := fate(s.At(i - 1))
+			emit(&r)
+		}
+		return batch.Progress{Targets: s.Len(), Done: s.Len(), Finished: true}, nil
+	}
+	w.run("--explain", "--csv", "10.0.0.1:82,182,282")
+	if want := "10.0.0.1:82"; w.targets() != want {
+		t.Errorf("traced %s, want %s", w.targets(), want)
 	}
 }
 

@@ -21,6 +21,9 @@ const (
 	// mostWaiting is how much output may wait for a slow reader. Beyond it the
 	// run waits too, and may lose answers.
 	mostWaiting = 16 << 20
+	// mostKept is the largest buffer that is used again: at full rate what comes
+	// in the time that it takes to write the last.
+	mostKept = 4 << 20
 	// saveEvery is how often the state of --resume is written.
 	saveEvery = 5 * time.Second
 )
@@ -142,7 +145,7 @@ func (s *spool) work() {
 		if save != nil && s.run.lost == nil {
 			s.saved(save())
 		}
-		if spare = out; cap(spare) > 4*writeAt {
+		if spare = out; cap(spare) > mostKept {
 			spare = nil
 		}
 		if next != nil {

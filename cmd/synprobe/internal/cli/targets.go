@@ -379,12 +379,16 @@ func (r *run) readNetwork(host string, interfaces []Interface, ports int) (netip
 	if why := nobody(p.Addr()); why != "" {
 		return p, misuse(shown, why, "")
 	}
+	if p.Contains(broadcast) {
+		return p, misuse(shown, fmt.Sprintf("it holds the broadcast address %v: TCP connects to one host", broadcast), "")
+	}
 	return p, nil
 }
 
 var (
 	linkLocals = netip.MustParsePrefix("fe80::/10")
 	multicasts = []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")}
+	broadcast  = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 )
 
 func linkLocal(host string) *failure {

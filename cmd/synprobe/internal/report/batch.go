@@ -10,7 +10,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"synprobe/rawprobe"
 	"synprobe/traceroute/diagnose"
 )
 
@@ -132,17 +131,6 @@ func pad(b []byte, n, width int) []byte {
 		b = append(b, ' ')
 	}
 	return b
-}
-
-// NewDirect makes the result of one of many targets: no path was traced, and of
-// this machine's end no more is known than source, if that, and the name of an
-// interface. The result keeps d.
-func NewDirect(name string, target netip.AddrPort, start time.Time, from netip.Addr, iface string, d diagnose.Diagnosis) *Result {
-	return &Result{
-		name: name, target: target, diagnosis: d,
-		source: source{address: from, iface: iface},
-		seen:   &rawprobe.Observations{Target: target, Start: start, End: start},
-	}
 }
 
 // Count is a number of things in words: "1 target", "65,536 targets".

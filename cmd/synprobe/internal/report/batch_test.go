@@ -1,7 +1,6 @@
 package report
 
 import (
-	"bytes"
 	"encoding/csv"
 	"net/netip"
 	"slices"
@@ -142,13 +141,10 @@ func TestNumbers(t *testing.T) {
 
 // TestDirectJSON: no path, and of this machine's end what is known.
 func TestDirectJSON(t *testing.T) {
-	var b bytes.Buffer
-	r := NewDirect("db", netip.MustParseAddrPort("10.0.4.2:22"), start, ip("10.0.1.1"), "eth0", diagnose.Diagnosis{Verdict: diagnose.Open, Cause: diagnose.Listening, Certainty: diagnose.Likely, Summary: "S.", RTT: time.Millisecond, Tries: 1, Answered: 1})
-	if err := r.ToJSON(&b); err != nil {
-		t.Fatal(err)
-	}
+	d := diagnose.Diagnosis{Verdict: diagnose.Open, Cause: diagnose.Listening, Certainty: diagnose.Likely, Summary: "S.", RTT: time.Millisecond, Tries: 1, Answered: 1}
+	got := NewDirectJSON(start, ip("10.0.1.1"), "eth0").Append(nil, "db", netip.MustParseAddrPort("10.0.4.2:22"), &d)
 	want := `{"schema":"synprobe/1","time":"2026-11-22T08:27:00.123456Z","target":{"name":"db","address":"10.0.4.2","port":22},"source":{"address":"10.0.1.1","interface":"eth0","gateway":""},"verdict":"open","cause":"listening","certainty":"likely","summary":"S.","fault":null,"alternatives":[],"rtt_ms":1,"tries":1,"answered":1,"path":[],"evidence":[]}` + "\n"
-	if b.String() != want {
-		t.Errorf("got\n%swant\n%s", &b, want)
+	if string(got) != want {
+		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }

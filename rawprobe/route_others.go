@@ -1,0 +1,13 @@
+//go:build !linux
+
+package rawprobe
+
+import "errors"
+
+type router struct{}
+
+func (router) open() error { return errors.ErrUnsupported }
+
+func (router) lookup(Flow, int) (Route, error) { return Route{}, errors.ErrUnsupported }
+
+func (router) close() {}
