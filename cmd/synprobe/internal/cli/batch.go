@@ -149,7 +149,7 @@ func (m *manyRun) goOn(ctx context.Context) int {
 		m.unread.Store(true)
 		cancel()
 	})
-	if m.env.ErrTerminal && !m.flags.quiet {
+	if m.env.drawsLines() && !m.flags.quiet {
 		m.spool.setBar(func(now time.Time) string {
 			m.mu.Lock()
 			defer m.mu.Unlock()

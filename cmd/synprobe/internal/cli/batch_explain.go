@@ -45,7 +45,7 @@ func (m *manyRun) explain(ctx context.Context) (code int) {
 	}
 	m.puzzles = nil
 	done := 0
-	if m.env.ErrTerminal && !m.flags.quiet {
+	if m.env.drawsLines() && !m.flags.quiet {
 		m.spool.setBar(func(time.Time) string {
 			m.mu.Lock()
 			defer m.mu.Unlock()

@@ -541,8 +541,6 @@ func TestSlowReader(t *testing.T) {
 	})
 }
 
-var escape = regexp.MustCompile(`\x1b\[K`)
-
 // TestProgressBar: on a terminal the bar counts, and is gone before each line of
 // output and at the end.
 func TestProgressBar(t *testing.T) {
@@ -567,25 +565,23 @@ func TestProgressBar(t *testing.T) {
 		if code := w.run("--color=never", "10.0.0.0/31:80,81,82,84"); code != 5 {
 			t.Errorf("exit %d", code)
 		}
-		want := regexp.MustCompile(`(?m)^err \r\[#{12}-{4}\]  75%  6/8  \d+/s  open 2  reject 2  drop 1  down 1  0:02 left\x1b\[K$`)
-		if !slices.ContainsFunc(screen, want.MatchString) {
-			t.Errorf("no bar %s in %q", want, screen)
-		}
-		drawn := false
+		want := regexp.MustCompile(`^\[#{12}-{4}\]  75%  6/8  \d+/s  open 2  reject 2  drop 1  down 1  0:02 left$`)
+		drawn, found := false, false
 		for _, s := range screen {
-			switch {
-			case strings.HasPrefix(s, "out "):
+			bar, isBar := strings.CutPrefix(s, "err \r")
+			switch text, ok := unwrapped(bar); {
+			case !isBar:
 				if drawn {
 					t.Errorf("the bar stands before %q", s)
 				}
-			case s == "err \r\x1b[K":
-				drawn = false
+			case !ok || len(text) > 79:
+				t.Errorf("a bar that may wrap, or of more than 79 columns: %q", s)
 			default:
-				drawn = escape.MatchString(s)
-				if len(s) > len("err \r")+79+len("\x1b[K") {
-					t.Errorf("a bar of more than 79 columns: %q", s)
-				}
+				drawn, found = text != "", found || want.MatchString(text)
 			}
+		}
+		if !found {
+			t.Errorf("no bar %s in %q", want, screen)
 		}
 		if drawn {
 			t.Error("the bar is left")
@@ -627,12 +623,26 @@ func TestGauge(t *testing.T) {
 }
 
 func TestNoProgressBar(t *testing.T) {
-	for _, args := range []string{"-q 10.0.0.0/31:80", "10.0.0.0/31:80"} {
+	for _, c := range []struct {
+		args, term string
+		terminal   bool
+	}{
+		{"-q 10.0.0.0/31:80", "xterm", true},
+		{"10.0.0.0/31:80", "xterm", false},
+		{"--explain 10.0.0.0/31:81", "dumb", true},
+	} {
 		w := newWorld()
-		w.ErrTerminal = strings.HasPrefix(args, "-q")
-		w.run(strings.Fields(args)...)
+		w.ErrTerminal = c.terminal
+		w.Getenv = func(name string) string { return map[string]string{"TERM": c.term}[name] }
+		run := w.Batch
+		w.Batch = func(ctx context.Context, s *batch.Space, cfg batch.Config, emit func(*batch.Result)) (batch.Progress, error) {
+			p, err := run(ctx, s, cfg, emit)
+			time.Sleep(time.Second)
+			return p, err
+		}
+		synctest.Test(t, func(t *testing.T) { w.run(strings.Fields(c.args)...) })
 		if w.err.Len() > 0 {
-			t.Errorf("%s prints on stderr %q", args, &w.err)
+			t.Errorf("%+v prints on stderr %q", c, &w.err)
 		}
 	}
 }

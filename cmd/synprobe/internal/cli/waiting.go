@@ -43,7 +43,7 @@ type waiting struct {
 // newWaiting begins to show what so many targets are waited for. Names is what
 // to call the one of them.
 func newWaiting(env *Env, targets int, name string, live bool) *waiting {
-	w := &waiting{env: env, live: live && env.ErrTerminal && env.Getenv("TERM") != "dumb", began: time.Now(), targets: targets, name: name}
+	w := &waiting{env: env, live: live && env.drawsLines(), began: time.Now(), targets: targets, name: name}
 	if !w.live {
 		return w
 	}
@@ -115,9 +115,18 @@ func (w *waiting) text(now time.Time) string {
 	return text
 }
 
-// lineWidth is what every terminal has: a line that wraps could not be taken
-// back.
+// lineWidth is what most terminals have.
 const lineWidth = 79
+
+// drawsLines reports whether a line on standard error can be drawn again and
+// again, and taken back.
+func (e *Env) drawsLines() bool { return e.ErrTerminal && e.Getenv("TERM") != "dumb" }
+
+// drawnLine takes the place of the line that the cursor stands in. A line that
+// wraps could not be taken back, and nobody says how narrow a terminal is: so
+// autowrap is off meanwhile (DECAWM, VT100 User Guide, chapter 3), and what does
+// not fit is not seen.
+func drawnLine(text string) string { return "\r\x1b[?7l" + text + "\x1b[?7h\x1b[K" }
 
 func (w *waiting) draw(now time.Time) {
 	if now.Sub(w.began) < quietFirst {
@@ -130,7 +139,7 @@ func (w *waiting) draw(now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.drawn = true
-	_, _ = fmt.Fprintf(w.env.Stderr, "\r%s\x1b[K", string(text))
+	_, _ = fmt.Fprint(w.env.Stderr, drawnLine(string(text)))
 }
 
 // aside takes the line away while output is written.

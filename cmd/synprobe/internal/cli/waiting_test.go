@@ -28,9 +28,12 @@ func (s *screen) Write(b []byte) (int, error) {
 	defer s.mu.Unlock()
 	for part := range strings.SplitAfterSeq(string(b), "\n") {
 		if rest, ok := strings.CutPrefix(part, "\r"); ok {
-			s.line = strings.TrimSuffix(rest, "\x1b[K")
-			if s.line != "" {
-				s.history = append(s.history, s.line)
+			line, ok := unwrapped(rest)
+			if !ok {
+				return 0, fmt.Errorf("a narrow terminal would wrap %q", rest)
+			}
+			if s.line = line; line != "" {
+				s.history = append(s.history, line)
 			}
 			continue
 		}
@@ -40,6 +43,17 @@ func (s *screen) Write(b []byte) (int, error) {
 		s.above.WriteString(part)
 	}
 	return len(b), nil
+}
+
+// unwrapped is the text of a line that is drawn while no line wraps, or nothing
+// where the line is taken away. A line that may wrap is not ok.
+func unwrapped(drawn string) (text string, ok bool) {
+	if drawn == "\x1b[K" {
+		return "", true
+	}
+	text, off := strings.CutPrefix(drawn, "\x1b[?7l")
+	text, on := strings.CutSuffix(text, "\x1b[?7h\x1b[K")
+	return text, off && on
 }
 
 // slow is a world on a terminal whose runs take two seconds and tell of packets.
