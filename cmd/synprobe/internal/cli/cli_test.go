@@ -678,6 +678,30 @@ func TestLostOutput(t *testing.T) {
 	}
 }
 
+// TestReaderLeavesEarly: where the packets that go by have lost their reader and
+// the run ends before its verdict, no exit code is one.
+func TestReaderLeavesEarly(t *testing.T) {
+	for _, test := range []struct {
+		err     error
+		verdict bool // the run got that far
+		code    int
+	}{
+		{syscall.EPIPE, false, exitInterrupted},
+		{syscall.EPIPE, true, 3},
+		{syscall.ENOSPC, false, exitIO},
+	} {
+		w := newWorld()
+		w.Stdout = writer(func([]byte) (int, error) { return 0, test.err })
+		w.Probe = func(ctx context.Context, target netip.AddrPort, opt Options) (*rawprobe.Observations, error) {
+			opt.Watch(seenPacket(1))
+			return &rawprobe.Observations{Target: target, Interrupted: !test.verdict && ctx.Err() != nil}, nil
+		}
+		if code := w.run("-v", "one", "82"); code != test.code {
+			t.Errorf("%v, verdict %v: exit %d, want %d", test.err, test.verdict, code, test.code)
+		}
+	}
+}
+
 func TestReverseNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

@@ -3,9 +3,11 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
+	"syscall"
 
 	"synprobe/cmd/synprobe/internal/report"
 	"synprobe/rawprobe"
@@ -63,16 +65,25 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 		}
 	}()
 
-	code := exitOK
+	code, known := exitOK, false // known: code is of one target at least
 	for i, c := range outcomes {
 		o := <-c // each target has an outcome, an interrupted one too
 		r.waits.answered()
-		if r.lost == nil {
+		switch {
+		case r.lost == nil:
 			r.waits.aside(func() { code = max(code, r.present(o, i == 0)) })
+			known = true
+		case o.err == nil && !o.result.Interrupted():
+			if c, ok := verdictCodes[o.result.Verdict()]; ok {
+				code, known = max(code, c), true
+			}
 		}
 		if r.lost != nil {
 			cancel() // nobody reads: only wait until all has been given back
 		}
+	}
+	if !known && errors.Is(r.lost, syscall.EPIPE) {
+		code = exitInterrupted // by the reader; 0 would say open
 	}
 	r.waits.stop()
 	r.sayInterrupted(len(targets))
