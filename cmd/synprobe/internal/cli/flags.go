@@ -289,8 +289,6 @@ func (f *flags) fileFlags(set *pflag.FlagSet) error {
 		return misuse(`--html ""`, "empty", "the name of a file")
 	case f.html == "-":
 		return misuse("--html -", "the page goes to a file", "as in --html case.html")
-	case f.html != "" && f.html == f.write:
-		return misuse("--html and --write", "both name "+report.Escape(f.html), "give each a file of its own")
 	case f.force && f.write == "" && f.html == "":
 		return misuse("--force", "it is for --write and --html", "")
 	}

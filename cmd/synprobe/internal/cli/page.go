@@ -24,6 +24,11 @@ func (r *run) openPage() error {
 	if name == "" {
 		return nil
 	}
+	for flag, other := range map[string]string{"--write": r.flags.write, "--read": r.flags.read} {
+		if other != "" && other != "-" && sameFile(name, other) {
+			return misuse("--html and "+flag, "both name "+report.Escape(name), "give each a file of its own")
+		}
+	}
 	if err := r.vacant(name); err != nil {
 		return err
 	}
@@ -37,6 +42,17 @@ func (r *run) openPage() error {
 	}
 	r.page = &page{name: name, began: time.Now()}
 	return nil
+}
+
+// sameFile reports whether two names are of one file, there or not yet: the page
+// would take the place of the capture.
+func sameFile(a, b string) bool {
+	if filepath.Base(a) != filepath.Base(b) {
+		return false
+	}
+	dir, err := os.Stat(filepath.Dir(a))
+	other, err2 := os.Stat(filepath.Dir(b))
+	return err == nil && err2 == nil && os.SameFile(dir, other)
 }
 
 // vacant reports why a file can't be made under a name: there is one, or

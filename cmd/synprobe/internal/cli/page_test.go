@@ -82,7 +82,10 @@ func TestPageKeepsOld(t *testing.T) {
 		{[]string{"--html", filepath.Join(dir, "none", "x"), "one", "80"}, exitIO, "no such file"},
 		{[]string{"--html", "", "one", "80"}, exitUsage, "empty"},
 		{[]string{"--html", "-", "one", "80"}, exitUsage, "goes to a file"},
-		{[]string{"--html", path, "-w", path, "--force", "one", "80"}, exitUsage, "both name"},
+		{[]string{"--html", path, "-w", path, "--force", "one", "80"}, exitUsage, "--html and --write: both name"},
+		{[]string{"--html", path, "-w", dir + "/./case.html", "--force", "one", "80"}, exitUsage, "--html and --write: both name"},
+		{[]string{"--html", filepath.Join(dir, "new"), "-w", dir + "/../" + filepath.Base(dir) + "/new", "one", "80"}, exitUsage, "--html and --write: both name"},
+		{[]string{"--html", path, "-r", path, "--force"}, exitUsage, "--html and --read: both name"},
 		{[]string{"--html", path, "192.0.2.0/30:80"}, exitUsage, "--html"},
 	} {
 		w := newWorld()
