@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"synprobe/cmd/synprobe/internal/report"
@@ -78,14 +79,22 @@ func besides(name string) (*os.File, error) {
 // 0 for none.
 func (r *run) closePage() int {
 	p := r.page
-	if p == nil || len(p.results)+len(p.failures) == 0 {
-		return exitOK // there is nothing to show
+	if p == nil || !p.worthIt() {
+		return exitOK
 	}
 	if err := r.writePage(p); err != nil {
 		r.complain(asFailure(err))
 		return exitIO
 	}
 	return exitOK
+}
+
+// worthIt reports whether there is anything to show. A run that could not begin
+// has nothing: the next try gives the same file.
+func (p *page) worthIt() bool {
+	return len(p.results) > 0 || slices.ContainsFunc(p.failures, func(f report.Failure) bool {
+		return f.Kind != report.UsageError && f.Kind != report.NotPermitted && f.Kind != report.Interrupted
+	})
 }
 
 func (r *run) writePage(p *page) error {

@@ -57,6 +57,7 @@ type capture struct {
 
 	mu     sync.Mutex
 	out    *whole
+	head   int64 // how much of out was written before any packet
 	file   *pcap.Writer
 	ids    map[int]int // the number in the file of an interface, by its index
 	failed error       // why no more is written
@@ -174,6 +175,7 @@ func (c *capture) begin(r *run) (err error) {
 	c.file, err = pcap.NewWriter(c.out, pcap.Section{
 		Hardware: runtime.GOARCH, OS: system, Application: version(), Comment: strings.Join(r.commandLine(), " "),
 	})
+	c.head = c.out.size
 	return err
 }
 
@@ -287,8 +289,10 @@ func (c *capture) end(t *target, addresses []netip.Addr, seen *rawprobe.Observat
 	}))
 }
 
-// close ends the file and returns the exit code that its failure asks for, 0
-// for none. That nobody reads a pipe to its end is no failure.
+// closeCapture ends the file and returns the exit code that its failure asks
+// for, 0 for none. That nobody reads a pipe to its end is no failure. A file
+// that holds neither a packet nor an answer is removed: where a run lacks
+// privilege or a name, the next try gives the same command line.
 func (r *run) closeCapture() int {
 	c := r.capture
 	if c == nil {
@@ -296,8 +300,14 @@ func (r *run) closeCapture() int {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.out.file != nil {
-		c.keep(c.out.file.Close())
+	if f := c.out.file; f != nil {
+		made, err := f.Stat()
+		c.keep(f.Close())
+		if c.failed == nil && err == nil && c.out.size == c.head {
+			if now, err := os.Lstat(c.name); err == nil && os.SameFile(made, now) {
+				c.keep(os.Remove(c.name))
+			}
+		}
 	}
 	if c.failed == nil || c.name == "-" && errors.Is(c.failed, syscall.EPIPE) {
 		return exitOK

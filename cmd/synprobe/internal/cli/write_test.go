@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,6 +89,39 @@ func TestWrite(t *testing.T) {
 	s := file.Section()
 	if s.Comment != "synprobe -w "+path+" 192.0.2.1:80 192.0.2.1:81" || !strings.HasPrefix(s.Application, "synprobe ") || s.OS == "" || s.Hardware == "" {
 		t.Errorf("section %+v", s)
+	}
+}
+
+// TestNoFileOfNothing: a run that could not begin leaves no file in the way of
+// the next one, which the hint about privilege has pasted.
+func TestNoFileOfNothing(t *testing.T) {
+	for name, target := range map[string]string{"no privilege": "192.0.2.1:80", "no name": "nobody:80", "no port": "192.0.2.1:0", "no time": "slow:80"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			w := talkative()
+			w.Probe = func(context.Context, netip.AddrPort, Options) (*rawprobe.Observations, error) {
+				return nil, &rawprobe.PrivilegeError{Op: "open packet socket", Err: syscall.EPERM}
+			}
+			files := []string{"-w", filepath.Join(dir, "x.pcapng")}
+			if name != "no name" { // which a page can show
+				files = append(files, "--html", filepath.Join(dir, "x.html"))
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			lookup := w.Lookup
+			w.Lookup = func(ctx context.Context, name string) ([]netip.Addr, error) {
+				if name == "slow" {
+					cancel()
+				}
+				return lookup(ctx, name)
+			}
+			if code := w.runIn(ctx, append(files, target)...); code < exitUsage {
+				t.Errorf("exit %d", code)
+			}
+			if names := left(t, dir); len(names) > 0 {
+				t.Errorf("left behind: %v", names)
+			}
+		})
 	}
 }
 
