@@ -112,10 +112,15 @@ func (m *manyRun) prepare() (err error) {
 		}
 	}
 	m.table.Style = m.style
+	longest := uint16(0)
 	for _, b := range m.blocks {
 		port := b.Ports[len(b.Ports)-1]
 		last := lastOf(b.Prefix)
 		m.table.Fit(m.called[last], netip.AddrPortFrom(last, port))
+		longest = max(longest, port)
+	}
+	for a, name := range m.called { // addresses side by side share a block
+		m.table.Fit(name, netip.AddrPortFrom(a, longest))
 	}
 	m.blocks = nil // the space has what it needs of them
 	m.gauge = gauge{width: 80, began: m.start, verdicts: map[diagnose.Verdict]uint64{}}

@@ -284,6 +284,31 @@ func TestBatchName(t *testing.T) {
 
 // TestBatchEngineErrors: an error is the last word, behind the results that
 // there are.
+// TestBatchNamesAlign: names of addresses that are joined to one network get their
+// room in the table, each of them.
+func TestBatchNamesAlign(t *testing.T) {
+	w := newWorld()
+	w.Lookup = func(_ context.Context, name string) ([]netip.Addr, error) {
+		last := byte(2)
+		if name == "b" {
+			last = 3
+		}
+		return []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, last})}, nil
+	}
+	w.run("--rate", "0", "a.long.example:80", "b:80")
+	head, rest, _ := strings.Cut(w.out.String(), "\n")
+	for line := range strings.Lines(rest) {
+		if at := strings.Index(line, "open "); !strings.Contains(line, ":80") {
+			break
+		} else if at != strings.Index(head, "verdict") {
+			t.Errorf("the columns do not stand below each other:\n%s", &w.out)
+		}
+	}
+	if !strings.Contains(rest, "a.long.example:80") || !strings.Contains(rest, "b:80") {
+		t.Errorf("a name is missing:\n%s", &w.out)
+	}
+}
+
 func TestBatchEngineErrors(t *testing.T) {
 	for _, test := range []struct {
 		err  error
