@@ -44,10 +44,10 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 	}
 	name := ""
 	if len(targets) == 1 {
-		name = fmt.Sprintf("%s port %d", report.Escape(targets[0].host), targets[0].port)
+		name = report.Escape(targets[0].host)
 		r.log = r.newLog(cancel)
 	}
-	r.waits = newWaiting(&r.env, len(targets), name, !r.flags.quiet && r.log == nil)
+	r.waits = newWaiting(&r.env, len(targets), name, targets[0].port, !r.flags.quiet && r.log == nil)
 	defer r.waits.stop()
 	slots := make(chan struct{}, atOnce)
 	r.unopened.Store(int64(len(targets)))
