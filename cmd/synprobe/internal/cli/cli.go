@@ -161,8 +161,9 @@ type run struct {
 	flags   *flags
 	style   report.Style
 	names   *resolver
-	capture *capture // of -w, else nil
-	page    *page    // of --html, else nil
+	capture *capture  // of -w, else nil
+	packets io.Writer // where the capture of -w - goes, else nil
+	page    *page     // of --html, else nil
 	waits   *waiting
 	log     func(rawprobe.Seen) // prints packets as they go by; nil: nothing does
 	refused bool                // the hint about privilege was printed
@@ -195,6 +196,9 @@ func (r *run) main(ctx context.Context) int {
 	case r.flags.version:
 		r.write([]byte(version() + "\n"))
 		return exitOK
+	}
+	if err := r.divert(); err != nil {
+		return r.fail(nil, err)
 	}
 	if r.flags.many() {
 		return r.many(ctx)

@@ -81,6 +81,20 @@ func (w *whole) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// divert keeps standard output for the capture of -w -, which alone is the
+// product then.
+func (r *run) divert() error {
+	switch {
+	case r.flags.write != "-":
+		return nil
+	case r.env.Terminal:
+		return misuse("--write -", "standard output is a terminal", "as in: synprobe -w - HOST PORT | tshark -r -")
+	}
+	r.packets = r.env.Stdout
+	r.env.Stdout, r.env.Terminal = r.env.Stderr, r.env.ErrTerminal
+	return nil
+}
+
 // openCapture begins the file of -w. Nothing was sent before.
 func (r *run) openCapture(targets []*target) error {
 	name := r.flags.write
@@ -96,12 +110,7 @@ func (r *run) openCapture(targets []*target) error {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	if name == "-" {
-		if r.env.Terminal {
-			return misuse("--write -", "standard output is a terminal", "as in: synprobe -w - HOST PORT | tshark -r -")
-		}
-		c.out = &whole{Writer: r.env.Stdout}
-		// The capture alone is the product.
-		r.env.Stdout, r.env.Terminal = r.env.Stderr, r.env.ErrTerminal
+		c.out = &whole{Writer: r.packets}
 		if err := c.begin(r); err != nil {
 			return writeFailure(name, err)
 		}

@@ -199,6 +199,11 @@ func TestWriteToPipe(t *testing.T) {
 	if code := w.run("-w", "-", "192.0.2.1:81"); code != exitUsage || w.out.Len() > 0 {
 		t.Errorf("on a terminal: exit %d: %s", code, &w.err)
 	}
+	// An error is no part of the capture, the one before there is any neither.
+	w = talkative()
+	if code := w.run("--json", "-w", "-", "192.0.2.1:0"); code != exitUsage || w.out.Len() > 0 || !strings.Contains(w.err.String(), `"kind":"usage"`) {
+		t.Errorf("exit %d, stdout %q, stderr %s", code, &w.out, &w.err)
+	}
 }
 
 // small is a disk with little room.
