@@ -105,7 +105,7 @@ Many targets: networks, lists of ports, or any of these flags. Each target gets
                            HOST PORT VERDICT or an earlier run's JSON; exits
                            with 7 if anything does
       --explain            afterwards the full diagnosis of what is not open,
-                           with one trace for each host and verdict
+                           with one trace for each host, verdict and cause
       --link-layer         send Ethernet frames past this machine's IP stack:
                            faster, but its own firewall, NAT and policy
                            routing are then not tested
