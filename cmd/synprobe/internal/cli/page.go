@@ -56,6 +56,13 @@ func sameFile(a, b string) bool {
 	return err == nil && err2 == nil && os.SameFile(dir, other)
 }
 
+// onPage has a result shown on the page, if there is to be one.
+func (r *run) onPage(result *report.Result) {
+	if r.page != nil {
+		r.page.results = append(r.page.results, result)
+	}
+}
+
 // vacant reports why a file can't be made under a name: there is one, or
 // something that --force does not replace.
 func (r *run) vacant(name string) error {

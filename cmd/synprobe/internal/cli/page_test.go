@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"synprobe/rawprobe"
@@ -116,6 +117,19 @@ func TestPageOfFailure(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), "the roof is on fire") {
+		t.Errorf("the page: %v", err)
+	}
+}
+
+// TestPageWithoutReader is whole where nobody reads standard output.
+func TestPageWithoutReader(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "case.html")
+	w := talkative()
+	w.Stdout = writer(func([]byte) (int, error) { return 0, syscall.EPIPE })
+	if code := w.run("--html", path, "-v", "one", "82"); code != 3 {
+		t.Errorf("exit %d: %s", code, &w.err)
+	}
+	if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), "What 192.0.2.1:82 does.") {
 		t.Errorf("the page: %v", err)
 	}
 }

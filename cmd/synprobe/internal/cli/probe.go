@@ -73,8 +73,9 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 		case r.lost == nil:
 			r.waits.aside(func() { code = max(code, r.present(o, i == 0)) })
 			known = true
-		case o.err == nil && !o.result.Interrupted():
-			if c, ok := verdictCodes[o.result.Verdict()]; ok {
+		case o.err == nil:
+			r.onPage(o.result)
+			if c, ok := verdictCodes[o.result.Verdict()]; ok && !o.result.Interrupted() {
 				code, known = max(code, c), true
 			}
 		}
@@ -130,9 +131,7 @@ func (r *run) present(o outcome, first bool) int {
 	if o.err != nil {
 		return r.fail(o.target, o.err)
 	}
-	if r.page != nil {
-		r.page.results = append(r.page.results, o.result)
-	}
+	r.onPage(o.result)
 	return r.show(o.result, first)
 }
 
