@@ -735,6 +735,24 @@ func TestReverseNames(t *testing.T) {
 	})
 }
 
+func TestColumns(t *testing.T) {
+	for _, test := range []struct {
+		columns  string
+		terminal bool
+		width    int // 0: as if nothing were said
+	}{
+		{"", true, 0}, {"wide", true, 0}, {"0", true, 0}, {"-1", true, 0},
+		{"1", true, 40}, {"60", true, 60}, {"1000", true, 120}, {"60", false, 0},
+	} {
+		w := newWorld()
+		w.Terminal = test.terminal
+		w.Getenv = func(name string) string { return map[string]string{"COLUMNS": test.columns}[name] }
+		if got := (&flags{}).style(w.Env).Width; got != test.width {
+			t.Errorf("COLUMNS=%s, terminal %v: %d columns, want %d", test.columns, test.terminal, got, test.width)
+		}
+	}
+}
+
 func TestColour(t *testing.T) {
 	for _, test := range []struct {
 		flag, noColor, term string

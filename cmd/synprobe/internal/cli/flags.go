@@ -403,9 +403,10 @@ func (f *flags) style(env Env) report.Style {
 		// https://no-color.org: any value but the empty one.
 		s.Colour = env.Terminal && env.Getenv("NO_COLOR") == "" && env.Getenv("TERM") != "dumb"
 	}
-	// Shells seldom export COLUMNS; where one does, it is meant. Below 40
-	// columns wrapped text is harder to read than what a terminal wraps.
-	if n, err := strconv.Atoi(env.Getenv("COLUMNS")); err == nil && env.Terminal {
+	// Shells seldom export COLUMNS; where one does, it is meant, but for the 0 of
+	// a terminal that does not say. Below 40 columns wrapped text is harder to
+	// read than what a terminal wraps.
+	if n, err := strconv.Atoi(env.Getenv("COLUMNS")); err == nil && n > 0 && env.Terminal {
 		s.Width = min(max(n, 40), 120)
 	}
 	return s
