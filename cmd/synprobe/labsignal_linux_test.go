@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -200,13 +201,17 @@ func nothingLeft(t *testing.T, m *netlab.Machine, port int) {
 	}
 }
 
+// soFar is what is known of a silent port. Where the machine is busy, the signal
+// finds that its path is traced already.
+var soFar = regexp.MustCompile(`So far: SYN sent (1 time|[0-9]+ times), (no answer|ICMP [0-9/]+ \(time exceeded\))`)
+
 func text(out netlab.Result) error {
 	said, _ := apart(out.Stdout) // with -v the packets come first
 	first, rest, _ := strings.Cut(said, "\n")
 	switch {
 	case !strings.HasPrefix(first, "INTERRUPTED  "):
 		return errors.New("the text does not say so")
-	case !strings.Contains(strings.Join(strings.Fields(rest), " "), "SYN sent 1 time, no answer"):
+	case !soFar.MatchString(strings.Join(strings.Fields(rest), " ")):
 		return errors.New("the text does not say what is known")
 	case out.Stderr != "":
 		return errors.New("stderr says it again")
