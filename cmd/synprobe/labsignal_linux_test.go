@@ -183,6 +183,29 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestInterruptedTwice signals again at once, as timeout(1) does, which tells the
+// program and then its group: what is known is told all the same.
+func TestInterruptedTwice(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, mixed)
+	client, server := lab.Node("client"), lab.Node("server")
+	count := server.CountSYN(83)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	r := start(t, client, client.Command(ctx, binary(), "-n", lab.Addr("server", netlab.IPv4).String(), "83"))
+	eventually(t, "a SYN", func() bool { return count.Packets() > 0 })
+	for first := time.Now(); time.Since(first) < 20*time.Millisecond; {
+		if err := r.cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := r.wait(t)
+	if err := text(out); err != nil || out.Exit != 130 {
+		t.Errorf("exit %d, want 130, %v\n%s%s", out.Exit, err, out.Stdout, out.Stderr)
+	}
+}
+
 // nothingLeft looks for what a run must give back.
 func nothingLeft(t *testing.T, m *netlab.Machine, port int) {
 	t.Helper()

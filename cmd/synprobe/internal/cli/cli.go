@@ -98,13 +98,18 @@ func Main(argv []string) int {
 	// A reader that goes away (synprobe … | head -1) shows as EPIPE, which ends
 	// the run quietly and in order, where the signal would kill it.
 	signal.Ignore(syscall.SIGPIPE)
+	// The signals are not given back at the end: one that comes late must not
+	// change the exit code.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	// The first Ctrl-C ends the run with what is known. If that should hang,
-	// the second one kills.
-	context.AfterFunc(ctx, stop)
+	// a later one kills.
+	context.AfterFunc(ctx, func() { time.AfterFunc(oneSignal, stop) })
 	return Run(ctx, live(), argv)
 }
+
+// oneSignal is how long more signals are taken for the first one: timeout(1)
+// sends its own to the program and then to the group that the program is in.
+const oneSignal = time.Second
 
 // Run is Main in a given environment. It ends when ctx does.
 //
