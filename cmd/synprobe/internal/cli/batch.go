@@ -115,10 +115,15 @@ func (m *manyRun) prepare() (err error) {
 	}
 	m.objects = report.NewDirectJSON(m.start, m.cfg.Source, m.cfg.Interface)
 	m.table.Style = m.style
+	longest := uint16(0)
 	for _, b := range m.blocks {
 		port := b.Ports[len(b.Ports)-1]
 		last := lastOf(b.Prefix)
 		m.table.Fit(m.called[last], netip.AddrPortFrom(last, port))
+		longest = max(longest, port)
+	}
+	for a, name := range m.called { // addresses side by side share a block
+		m.table.Fit(name, netip.AddrPortFrom(a, longest))
 	}
 	m.blocks = nil // the space has what it needs of them
 	m.gauge = gauge{width: 80, began: m.start, verdicts: map[diagnose.Verdict]uint64{}}
@@ -152,7 +157,7 @@ func (m *manyRun) goOn(ctx context.Context) int {
 		m.unread.Store(true)
 		cancel()
 	})
-	if m.env.ErrTerminal && !m.flags.quiet {
+	if m.env.drawsLines() && !m.flags.quiet {
 		m.spool.setBar(func(now time.Time) string {
 			m.mu.Lock()
 			defer m.mu.Unlock()

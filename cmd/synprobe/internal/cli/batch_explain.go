@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -14,10 +13,10 @@ import (
 	"synprobe/traceroute/diagnose"
 )
 
-// A puzzle is a host with one verdict that is not open: its path is traced
-// once, for the first of its ports.
+// A puzzle is a host with one verdict that is not open, by one cause: its path
+// is traced once, for the first of its ports.
 type puzzle struct {
-	results []batch.Result
+	results []batch.Result // by port
 	outcome chan outcome
 }
 
@@ -32,12 +31,14 @@ func (m *manyRun) explain(ctx context.Context) (code int) {
 	type host struct {
 		addr    netip.Addr
 		verdict diagnose.Verdict
+		cause   diagnose.Cause
 	}
 	var all []*puzzle
 	byHost := map[host]*puzzle{}
 	for i := range m.puzzles {
 		r := m.puzzles[i]
-		h := host{r.Target.Addr(), m.here.Brief(&r).Verdict}
+		b := m.here.Brief(&r)
+		h := host{r.Target.Addr(), b.Verdict, b.Cause}
 		p := byHost[h]
 		if p == nil {
 			p = &puzzle{outcome: make(chan outcome, 1)}
@@ -47,10 +48,10 @@ func (m *manyRun) explain(ctx context.Context) (code int) {
 	}
 	m.puzzles = nil
 	for _, p := range all {
-		slices.SortFunc(p.results, func(a, b batch.Result) int { return cmp.Compare(a.Target.Port(), b.Target.Port()) })
+		slices.SortFunc(p.results, func(a, b batch.Result) int { return a.Target.Compare(b.Target) })
 	}
 	done := 0
-	if m.env.ErrTerminal && !m.flags.quiet {
+	if m.env.drawsLines() && !m.flags.quiet {
 		m.spool.setBar(func(time.Time) string {
 			m.mu.Lock()
 			defer m.mu.Unlock()

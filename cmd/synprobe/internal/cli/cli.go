@@ -98,13 +98,18 @@ func Main(argv []string) int {
 	// A reader that goes away (synprobe … | head -1) shows as EPIPE, which ends
 	// the run quietly and in order, where the signal would kill it.
 	signal.Ignore(syscall.SIGPIPE)
+	// The signals are not given back at the end: one that comes late must not
+	// change the exit code.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	// The first Ctrl-C ends the run with what is known. If that should hang,
-	// the second one kills.
-	context.AfterFunc(ctx, stop)
+	// a later one kills.
+	context.AfterFunc(ctx, func() { time.AfterFunc(oneSignal, stop) })
 	return Run(ctx, live(), argv)
 }
+
+// oneSignal is how long more signals are taken for the first one: timeout(1)
+// sends its own to the program and then to the group that the program is in.
+const oneSignal = time.Second
 
 // Run is Main in a given environment. It ends when ctx does.
 //
@@ -161,8 +166,9 @@ type run struct {
 	flags   *flags
 	style   report.Style
 	names   *resolver
-	capture *capture // of -w, else nil
-	page    *page    // of --html, else nil
+	capture *capture  // of -w, else nil
+	packets io.Writer // where the capture of -w - goes, else nil
+	page    *page     // of --html, else nil
 	waits   *waiting
 	log     func(rawprobe.Seen) // prints packets as they go by; nil: nothing does
 	refused bool                // the hint about privilege was printed
@@ -195,6 +201,9 @@ func (r *run) main(ctx context.Context) int {
 	case r.flags.version:
 		r.write([]byte(version() + "\n"))
 		return exitOK
+	}
+	if err := r.divert(); err != nil {
+		return r.fail(nil, err)
 	}
 	if r.flags.many() {
 		return r.many(ctx)

@@ -678,6 +678,30 @@ func TestLostOutput(t *testing.T) {
 	}
 }
 
+// TestReaderLeavesEarly: where the packets that go by have lost their reader and
+// the run ends before its verdict, no exit code is one.
+func TestReaderLeavesEarly(t *testing.T) {
+	for _, test := range []struct {
+		err     error
+		verdict bool // the run got that far
+		code    int
+	}{
+		{syscall.EPIPE, false, exitInterrupted},
+		{syscall.EPIPE, true, 3},
+		{syscall.ENOSPC, false, exitIO},
+	} {
+		w := newWorld()
+		w.Stdout = writer(func([]byte) (int, error) { return 0, test.err })
+		w.Probe = func(ctx context.Context, target netip.AddrPort, opt Options) (*rawprobe.Observations, error) {
+			opt.Watch(seenPacket(1))
+			return &rawprobe.Observations{Target: target, Interrupted: !test.verdict && ctx.Err() != nil}, nil
+		}
+		if code := w.run("-v", "one", "82"); code != test.code {
+			t.Errorf("%v, verdict %v: exit %d, want %d", test.err, test.verdict, code, test.code)
+		}
+	}
+}
+
 func TestReverseNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -709,6 +733,24 @@ func TestReverseNames(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestColumns(t *testing.T) {
+	for _, test := range []struct {
+		columns  string
+		terminal bool
+		width    int // 0: as if nothing were said
+	}{
+		{"", true, 0}, {"wide", true, 0}, {"0", true, 0}, {"-1", true, 0},
+		{"1", true, 40}, {"60", true, 60}, {"1000", true, 120}, {"60", false, 0},
+	} {
+		w := newWorld()
+		w.Terminal = test.terminal
+		w.Getenv = func(name string) string { return map[string]string{"COLUMNS": test.columns}[name] }
+		if got := (&flags{}).style(w.Env).Width; got != test.width {
+			t.Errorf("COLUMNS=%s, terminal %v: %d columns, want %d", test.columns, test.terminal, got, test.width)
+		}
+	}
 }
 
 func TestColour(t *testing.T) {

@@ -105,7 +105,7 @@ Many targets: networks, lists of ports, or any of these flags. Each target gets
                            HOST PORT VERDICT or an earlier run's JSON; exits
                            with 7 if anything does
       --explain            afterwards the full diagnosis of what is not open,
-                           with one trace for each host and verdict
+                           with one trace for each host, verdict and cause
       --link-layer         send Ethernet frames past this machine's IP stack:
                            faster, but its own firewall, NAT and policy
                            routing are then not tested
@@ -289,8 +289,6 @@ func (f *flags) fileFlags(set *pflag.FlagSet) error {
 		return misuse(`--html ""`, "empty", "the name of a file")
 	case f.html == "-":
 		return misuse("--html -", "the page goes to a file", "as in --html case.html")
-	case f.html != "" && f.html == f.write:
-		return misuse("--html and --write", "both name "+report.Escape(f.html), "give each a file of its own")
 	case f.force && f.write == "" && f.html == "":
 		return misuse("--force", "it is for --write and --html", "")
 	}
@@ -405,9 +403,10 @@ func (f *flags) style(env Env) report.Style {
 		// https://no-color.org: any value but the empty one.
 		s.Colour = env.Terminal && env.Getenv("NO_COLOR") == "" && env.Getenv("TERM") != "dumb"
 	}
-	// Shells seldom export COLUMNS; where one does, it is meant. Below 40
-	// columns wrapped text is harder to read than what a terminal wraps.
-	if n, err := strconv.Atoi(env.Getenv("COLUMNS")); err == nil && env.Terminal {
+	// Shells seldom export COLUMNS; where one does, it is meant, but for the 0 of
+	// a terminal that does not say. Below 40 columns wrapped text is harder to
+	// read than what a terminal wraps.
+	if n, err := strconv.Atoi(env.Getenv("COLUMNS")); err == nil && n > 0 && env.Terminal {
 		s.Width = min(max(n, 40), 120)
 	}
 	return s

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"synprobe/cmd/synprobe/internal/report"
@@ -24,6 +25,11 @@ func (r *run) openPage() error {
 	if name == "" {
 		return nil
 	}
+	for flag, other := range map[string]string{"--write": r.flags.write, "--read": r.flags.read} {
+		if other != "" && other != "-" && sameFile(name, other) {
+			return misuse("--html and "+flag, "both name "+report.Escape(name), "give each a file of its own")
+		}
+	}
 	if err := r.vacant(name); err != nil {
 		return err
 	}
@@ -37,6 +43,24 @@ func (r *run) openPage() error {
 	}
 	r.page = &page{name: name, began: time.Now()}
 	return nil
+}
+
+// sameFile reports whether two names are of one file, there or not yet: the page
+// would take the place of the capture.
+func sameFile(a, b string) bool {
+	if filepath.Base(a) != filepath.Base(b) {
+		return false
+	}
+	dir, err := os.Stat(filepath.Dir(a))
+	other, err2 := os.Stat(filepath.Dir(b))
+	return err == nil && err2 == nil && os.SameFile(dir, other)
+}
+
+// onPage has a result shown on the page, if there is to be one.
+func (r *run) onPage(result *report.Result) {
+	if r.page != nil {
+		r.page.results = append(r.page.results, result)
+	}
 }
 
 // vacant reports why a file can't be made under a name: there is one, or
@@ -62,14 +86,22 @@ func besides(name string) (*os.File, error) {
 // 0 for none.
 func (r *run) closePage() int {
 	p := r.page
-	if p == nil || len(p.results)+len(p.failures) == 0 {
-		return exitOK // there is nothing to show
+	if p == nil || !p.worthIt() {
+		return exitOK
 	}
 	if err := r.writePage(p); err != nil {
 		r.complain(asFailure(err))
 		return exitIO
 	}
 	return exitOK
+}
+
+// worthIt reports whether there is anything to show. A run that could not begin
+// has nothing: the next try gives the same file.
+func (p *page) worthIt() bool {
+	return len(p.results) > 0 || slices.ContainsFunc(p.failures, func(f report.Failure) bool {
+		return f.Kind != report.UsageError && f.Kind != report.NotPermitted && f.Kind != report.Interrupted
+	})
 }
 
 func (r *run) writePage(p *page) error {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"synprobe/rawprobe"
@@ -82,7 +83,10 @@ func TestPageKeepsOld(t *testing.T) {
 		{[]string{"--html", filepath.Join(dir, "none", "x"), "one", "80"}, exitIO, "no such file"},
 		{[]string{"--html", "", "one", "80"}, exitUsage, "empty"},
 		{[]string{"--html", "-", "one", "80"}, exitUsage, "goes to a file"},
-		{[]string{"--html", path, "-w", path, "--force", "one", "80"}, exitUsage, "both name"},
+		{[]string{"--html", path, "-w", path, "--force", "one", "80"}, exitUsage, "--html and --write: both name"},
+		{[]string{"--html", path, "-w", dir + "/./case.html", "--force", "one", "80"}, exitUsage, "--html and --write: both name"},
+		{[]string{"--html", filepath.Join(dir, "new"), "-w", dir + "/../" + filepath.Base(dir) + "/new", "one", "80"}, exitUsage, "--html and --write: both name"},
+		{[]string{"--html", path, "-r", path, "--force"}, exitUsage, "--html and --read: both name"},
 		{[]string{"--html", path, "192.0.2.0/30:80"}, exitUsage, "--html"},
 	} {
 		w := newWorld()
@@ -113,6 +117,19 @@ func TestPageOfFailure(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), "the roof is on fire") {
+		t.Errorf("the page: %v", err)
+	}
+}
+
+// TestPageWithoutReader is whole where nobody reads standard output.
+func TestPageWithoutReader(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "case.html")
+	w := talkative()
+	w.Stdout = writer(func([]byte) (int, error) { return 0, syscall.EPIPE })
+	if code := w.run("--html", path, "-v", "one", "82"); code != 3 {
+		t.Errorf("exit %d: %s", code, &w.err)
+	}
+	if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), "What 192.0.2.1:82 does.") {
 		t.Errorf("the page: %v", err)
 	}
 }

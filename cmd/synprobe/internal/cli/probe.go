@@ -3,9 +3,11 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
+	"syscall"
 
 	"synprobe/cmd/synprobe/internal/report"
 	"synprobe/rawprobe"
@@ -42,10 +44,10 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 	}
 	name := ""
 	if len(targets) == 1 {
-		name = fmt.Sprintf("%s port %d", report.Escape(targets[0].host), targets[0].port)
+		name = report.Escape(targets[0].host)
 		r.log = r.newLog(cancel)
 	}
-	r.waits = newWaiting(&r.env, len(targets), name, !r.flags.quiet && r.log == nil)
+	r.waits = newWaiting(&r.env, len(targets), name, targets[0].port, !r.flags.quiet && r.log == nil)
 	defer r.waits.stop()
 	slots := make(chan struct{}, atOnce)
 	r.unopened.Store(int64(len(targets)))
@@ -63,16 +65,26 @@ func (r *run) probeAll(ctx context.Context, targets []*target) int {
 		}
 	}()
 
-	code := exitOK
+	code, known := exitOK, false // known: code is of one target at least
 	for i, c := range outcomes {
 		o := <-c // each target has an outcome, an interrupted one too
 		r.waits.answered()
-		if r.lost == nil {
+		switch {
+		case r.lost == nil:
 			r.waits.aside(func() { code = max(code, r.present(o, i == 0)) })
+			known = true
+		case o.err == nil:
+			r.onPage(o.result)
+			if c, ok := verdictCodes[o.result.Verdict()]; ok && !o.result.Interrupted() {
+				code, known = max(code, c), true
+			}
 		}
 		if r.lost != nil {
 			cancel() // nobody reads: only wait until all has been given back
 		}
+	}
+	if !known && errors.Is(r.lost, syscall.EPIPE) {
+		code = exitInterrupted // by the reader; 0 would say open
 	}
 	r.waits.stop()
 	r.sayInterrupted(len(targets))
@@ -119,9 +131,7 @@ func (r *run) present(o outcome, first bool) int {
 	if o.err != nil {
 		return r.fail(o.target, o.err)
 	}
-	if r.page != nil {
-		r.page.results = append(r.page.results, o.result)
-	}
+	r.onPage(o.result)
 	return r.show(o.result, first)
 }
 

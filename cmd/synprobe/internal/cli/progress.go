@@ -156,7 +156,7 @@ func (s *spool) work() {
 		}
 		if bar != nil && (drawDue || len(out) > 0) {
 			if line := bar(time.Now()); line != "" {
-				_, _ = fmt.Fprintf(s.run.env.Stderr, "\r%s\x1b[K", line)
+				_, _ = fmt.Fprint(s.run.env.Stderr, drawnLine(line))
 				s.drawn = true
 			}
 		}

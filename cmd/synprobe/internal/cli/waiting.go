@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"synprobe/cmd/synprobe/internal/report"
 	"synprobe/pcap"
@@ -32,6 +33,7 @@ type waiting struct {
 	targets int // without an answer yet
 	// Of the one target, where there is one only:
 	name   string
+	port   uint16
 	asked  int // requests to the next hop
 	known  bool
 	sent   int // SYNs of full TTL
@@ -40,10 +42,10 @@ type waiting struct {
 	until  time.Time
 }
 
-// newWaiting begins to show what so many targets are waited for. Names is what
-// to call the one of them.
-func newWaiting(env *Env, targets int, name string, live bool) *waiting {
-	w := &waiting{env: env, live: live && env.ErrTerminal && env.Getenv("TERM") != "dumb", began: time.Now(), targets: targets, name: name}
+// newWaiting begins to show what so many targets are waited for. Name and port
+// are those of the one of them; more have no name.
+func newWaiting(env *Env, targets int, name string, port uint16, live bool) *waiting {
+	w := &waiting{env: env, live: live && env.drawsLines(), began: time.Now(), targets: targets, name: name, port: port}
 	if !w.live {
 		return w
 	}
@@ -93,31 +95,54 @@ func (w *waiting) proof(what string, until time.Time) {
 	}
 }
 
-// text is the line.
+// text is the line. Where it is too long for a terminal the target's name gives
+// way: what moves stands behind it.
 func (w *waiting) text(now time.Time) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	text := w.words(now, w.name)
+	name := []rune(w.name)
+	if over := utf8.RuneCountInString(text) - lineWidth; over > 0 && len(name) > 0 {
+		text = w.words(now, string(name[:max(len(name)-over-len("..."), 0)])+"...")
+	}
+	return text
+}
+
+// words is the line with name for the one target.
+func (w *waiting) words(now time.Time, name string) string {
+	if name != "" {
+		name = fmt.Sprintf("%s port %d", name, w.port)
+	}
 	since := fmt.Sprintf("%.1f s", now.Sub(w.began).Seconds())
 	switch {
 	case w.what != "":
-		return fmt.Sprintf("waiting for %s: %.0f s left at most (Ctrl-C ends it)", w.what, max(w.until.Sub(now), 0).Seconds())
-	case w.name == "":
+		return fmt.Sprintf("waiting for %s: %.0f s at most (Ctrl-C ends it)", w.what, max(w.until.Sub(now), 0).Seconds())
+	case name == "":
 		return fmt.Sprintf("waiting for %s: %s", report.Count(uint64(w.targets), "target"), since)
 	case w.sent == 0 && w.asked > 0 && !w.known:
-		return fmt.Sprintf("waiting for the next hop to %s to say its link-layer address: %s", w.name, since)
+		return fmt.Sprintf("waiting for the next hop to %s to say its link-layer address: %s", name, since)
 	case w.sent == 0:
-		return fmt.Sprintf("waiting for %s: %s", w.name, since)
+		return fmt.Sprintf("waiting for %s: %s", name, since)
 	}
-	text := fmt.Sprintf("waiting for an answer from %s: %s, %s sent", w.name, since, report.Count(uint64(w.sent), "SYN"))
+	text := fmt.Sprintf("waiting for an answer from %s: %s, %s sent", name, since, report.Count(uint64(w.sent), "SYN"))
 	if w.stepAt > 0 {
 		text += fmt.Sprintf(", got to hop %d", w.stepAt)
 	}
 	return text
 }
 
-// lineWidth is what every terminal has: a line that wraps could not be taken
-// back.
+// lineWidth is what most terminals have.
 const lineWidth = 79
+
+// drawsLines reports whether a line on standard error can be drawn again and
+// again, and taken back.
+func (e *Env) drawsLines() bool { return e.ErrTerminal && e.Getenv("TERM") != "dumb" }
+
+// drawnLine takes the place of the line that the cursor stands in. A line that
+// wraps could not be taken back, and nobody says how narrow a terminal is: so
+// autowrap is off meanwhile (DECAWM, VT100 User Guide, chapter 3), and what does
+// not fit is not seen.
+func drawnLine(text string) string { return "\r\x1b[?7l" + text + "\x1b[?7h\x1b[K" }
 
 func (w *waiting) draw(now time.Time) {
 	if now.Sub(w.began) < quietFirst {
@@ -130,7 +155,7 @@ func (w *waiting) draw(now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.drawn = true
-	_, _ = fmt.Fprintf(w.env.Stderr, "\r%s\x1b[K", string(text))
+	_, _ = fmt.Fprint(w.env.Stderr, drawnLine(string(text)))
 }
 
 // aside takes the line away while output is written.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,9 +29,12 @@ func (s *screen) Write(b []byte) (int, error) {
 	defer s.mu.Unlock()
 	for part := range strings.SplitAfterSeq(string(b), "\n") {
 		if rest, ok := strings.CutPrefix(part, "\r"); ok {
-			s.line = strings.TrimSuffix(rest, "\x1b[K")
-			if s.line != "" {
-				s.history = append(s.history, s.line)
+			line, ok := unwrapped(rest)
+			if !ok {
+				return 0, fmt.Errorf("a narrow terminal would wrap %q", rest)
+			}
+			if s.line = line; line != "" {
+				s.history = append(s.history, line)
 			}
 			continue
 		}
@@ -40,6 +44,17 @@ func (s *screen) Write(b []byte) (int, error) {
 		s.above.WriteString(part)
 	}
 	return len(b), nil
+}
+
+// unwrapped is the text of a line that is drawn while no line wraps, or nothing
+// where the line is taken away. A line that may wrap is not ok.
+func unwrapped(drawn string) (text string, ok bool) {
+	if drawn == "\x1b[K" {
+		return "", true
+	}
+	text, off := strings.CutPrefix(drawn, "\x1b[?7l")
+	text, on := strings.CutSuffix(text, "\x1b[?7h\x1b[K")
+	return text, off && on
 }
 
 // slow is a world on a terminal whose runs take two seconds and tell of packets.
@@ -62,7 +77,7 @@ func slow(s *screen) *world {
 			Kind: rawprobe.ICMPError, Type: 11, From: netip.MustParseAddr("192.0.2.77"), TTL: 61, Time: time.Now()}})
 		time.Sleep(time.Second)
 		if opt.Trace.Waiting != nil {
-			opt.Trace.Waiting("the proof", time.Now().Add(30*time.Second))
+			opt.Trace.Waiting("the host's word that the SYN arrives", time.Now().Add(30*time.Second))
 			time.Sleep(2 * time.Second)
 		}
 		return &rawprobe.Observations{Target: target}, nil
@@ -89,8 +104,8 @@ func TestLiveLine(t *testing.T) {
 			"waiting for the next hop to one port 82 to say its link-layer address: 0.5 s",
 			"waiting for an answer from one port 82: 0.7 s, 1 SYN sent",
 			"waiting for an answer from one port 82: 1.9 s, 1 SYN sent, got to hop 3",
-			"waiting for the proof: 30 s left at most (Ctrl-C ends it)",
-			"waiting for the proof: 29 s left at most (Ctrl-C ends it)",
+			"waiting for the host's word that the SYN arrives: 30 s at most (Ctrl-C ends it)",
+			"waiting for the host's word that the SYN arrives: 29 s at most (Ctrl-C ends it)",
 		} {
 			for at < len(s.history) && s.history[at] != want {
 				at++
@@ -98,6 +113,24 @@ func TestLiveLine(t *testing.T) {
 			if at == len(s.history) {
 				t.Errorf("never, or not in its turn: %q in\n%s", want, strings.Join(s.history, "\n"))
 				break
+			}
+		}
+	})
+}
+
+// TestLiveLineOfLongName shows what moves, whatever the length of the name.
+func TestLiveLineOfLongName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s screen
+		slow(&s).run("-n", "2001:db8:1111:2222:3333:4444:5555:6666", "82")
+		for _, want := range []string{
+			" port 82 to say its link-layer address: 0.3 s",
+			" port 82: 1.9 s, 1 SYN sent, got to hop 3",
+		} {
+			if !slices.ContainsFunc(s.history, func(line string) bool {
+				return strings.HasSuffix(line, want) && strings.Contains(line, " 200") && len(line) == lineWidth
+			}) {
+				t.Errorf("never %q at the end of a full line in\n%s", want, strings.Join(s.history, "\n"))
 			}
 		}
 	})

@@ -57,6 +57,7 @@ type capture struct {
 
 	mu     sync.Mutex
 	out    *whole
+	head   int64 // how much of out was written before any packet
 	file   *pcap.Writer
 	ids    map[int]int // the number in the file of an interface, by its index
 	failed error       // why no more is written
@@ -80,6 +81,20 @@ func (w *whole) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// divert keeps standard output for the capture of -w -, which alone is the
+// product then.
+func (r *run) divert() error {
+	switch {
+	case r.flags.write != "-":
+		return nil
+	case r.env.Terminal:
+		return misuse("--write -", "standard output is a terminal", "as in: synprobe -w - HOST PORT | tshark -r -")
+	}
+	r.packets = r.env.Stdout
+	r.env.Stdout, r.env.Terminal = r.env.Stderr, r.env.ErrTerminal
+	return nil
+}
+
 // openCapture begins the file of -w. Nothing was sent before.
 func (r *run) openCapture(targets []*target) error {
 	name := r.flags.write
@@ -95,12 +110,7 @@ func (r *run) openCapture(targets []*target) error {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	if name == "-" {
-		if r.env.Terminal {
-			return misuse("--write -", "standard output is a terminal", "as in: synprobe -w - HOST PORT | tshark -r -")
-		}
-		c.out = &whole{Writer: r.env.Stdout}
-		// The capture alone is the product.
-		r.env.Stdout, r.env.Terminal = r.env.Stderr, r.env.ErrTerminal
+		c.out = &whole{Writer: r.packets}
 		if err := c.begin(r); err != nil {
 			return writeFailure(name, err)
 		}
@@ -174,6 +184,7 @@ func (c *capture) begin(r *run) (err error) {
 	c.file, err = pcap.NewWriter(c.out, pcap.Section{
 		Hardware: runtime.GOARCH, OS: system, Application: version(), Comment: strings.Join(r.commandLine(), " "),
 	})
+	c.head = c.out.size
 	return err
 }
 
@@ -287,8 +298,10 @@ func (c *capture) end(t *target, addresses []netip.Addr, seen *rawprobe.Observat
 	}))
 }
 
-// close ends the file and returns the exit code that its failure asks for, 0
-// for none. That nobody reads a pipe to its end is no failure.
+// closeCapture ends the file and returns the exit code that its failure asks
+// for, 0 for none. That nobody reads a pipe to its end is no failure. A file
+// that holds neither a packet nor an answer is removed: where a run lacks
+// privilege or a name, the next try gives the same command line.
 func (r *run) closeCapture() int {
 	c := r.capture
 	if c == nil {
@@ -296,8 +309,14 @@ func (r *run) closeCapture() int {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.out.file != nil {
-		c.keep(c.out.file.Close())
+	if f := c.out.file; f != nil {
+		made, err := f.Stat()
+		c.keep(f.Close())
+		if c.failed == nil && err == nil && c.out.size == c.head {
+			if now, err := os.Lstat(c.name); err == nil && os.SameFile(made, now) {
+				c.keep(os.Remove(c.name))
+			}
+		}
 	}
 	if c.failed == nil || c.name == "-" && errors.Is(c.failed, syscall.EPIPE) {
 		return exitOK

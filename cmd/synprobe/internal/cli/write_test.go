@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -91,6 +92,39 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+// TestNoFileOfNothing: a run that could not begin leaves no file in the way of
+// the next one, which the hint about privilege has pasted.
+func TestNoFileOfNothing(t *testing.T) {
+	for name, target := range map[string]string{"no privilege": "192.0.2.1:80", "no name": "nobody:80", "no port": "192.0.2.1:0", "no time": "slow:80"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			w := talkative()
+			w.Probe = func(context.Context, netip.AddrPort, Options) (*rawprobe.Observations, error) {
+				return nil, &rawprobe.PrivilegeError{Op: "open packet socket", Err: syscall.EPERM}
+			}
+			files := []string{"-w", filepath.Join(dir, "x.pcapng")}
+			if name != "no name" { // which a page can show
+				files = append(files, "--html", filepath.Join(dir, "x.html"))
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			lookup := w.Lookup
+			w.Lookup = func(ctx context.Context, name string) ([]netip.Addr, error) {
+				if name == "slow" {
+					cancel()
+				}
+				return lookup(ctx, name)
+			}
+			if code := w.runIn(ctx, append(files, target)...); code < exitUsage {
+				t.Errorf("exit %d", code)
+			}
+			if names := left(t, dir); len(names) > 0 {
+				t.Errorf("left behind: %v", names)
+			}
+		})
+	}
+}
+
 func TestWriteOverExisting(t *testing.T) {
 	dir := t.TempDir()
 	path, link, other := filepath.Join(dir, "x"), filepath.Join(dir, "link"), filepath.Join(dir, "other")
@@ -164,6 +198,11 @@ func TestWriteToPipe(t *testing.T) {
 	w.Terminal = true
 	if code := w.run("-w", "-", "192.0.2.1:81"); code != exitUsage || w.out.Len() > 0 {
 		t.Errorf("on a terminal: exit %d: %s", code, &w.err)
+	}
+	// An error is no part of the capture, the one before there is any neither.
+	w = talkative()
+	if code := w.run("--json", "-w", "-", "192.0.2.1:0"); code != exitUsage || w.out.Len() > 0 || !strings.Contains(w.err.String(), `"kind":"usage"`) {
+		t.Errorf("exit %d, stdout %q, stderr %s", code, &w.out, &w.err)
 	}
 }
 

@@ -693,6 +693,19 @@ func TestFit(t *testing.T) {
 	}
 }
 
+// TestOpenElsewhere says of an open port that it is another one, to which this
+// machine's own rules sent the SYN.
+func TestOpenElsewhere(t *testing.T) {
+	e := examples[0]
+	for _, rule := range []string{"syn-ack", "local-dnat"} {
+		e.d.Evidence = []diagnose.Evidence{{Rule: rule, Text: "the fact"}}
+		var b bytes.Buffer
+		if err := e.result().ToText(&b, Style{}); err != nil || strings.Contains(b.String(), "the fact") != (rule == "local-dnat") {
+			t.Errorf("%s: %v\n%s", rule, err, b.String())
+		}
+	}
+}
+
 // TestNoStop draws no line in a picture where nothing stops.
 func TestNoStop(t *testing.T) {
 	for _, e := range examples {

@@ -61,10 +61,12 @@ func (r *Result) ToLine(w io.Writer) error {
 	return err
 }
 
-// compact reports whether there is nothing to explain.
+// compact reports whether there is nothing to explain. That this machine sends
+// the SYN elsewhere is: what is open there need not be what was asked for.
 func (r *Result) compact(s Style) bool {
 	d := r.diagnosis
-	return d.Verdict == diagnose.Open && d.Cause == diagnose.Listening && d.Certainty == diagnose.Certain && len(d.Alternatives) == 0 && len(d.Path.Hops) == 0 && !s.Verbose
+	return d.Verdict == diagnose.Open && d.Cause == diagnose.Listening && d.Certainty == diagnose.Certain && len(d.Alternatives) == 0 && len(d.Path.Hops) == 0 && !s.Verbose &&
+		!slices.ContainsFunc(d.Evidence, func(e diagnose.Evidence) bool { return e.Rule == "local-dnat" })
 }
 
 func (r *Result) header(p *printer) {
