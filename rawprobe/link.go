@@ -44,7 +44,8 @@ type Link interface {
 	Err() error
 
 	// Final fills in what is known best at the end: the neighbour's state, the
-	// connection table, what has changed since Survey, the tap's counters.
+	// connection table, what has changed since Survey, also what has changed
+	// back, the tap's counters.
 	Final(m *Machine, target netip.Addr) TapStats
 
 	// Close gives everything back and waits until nothing of it runs.

@@ -30,6 +30,10 @@ type link struct {
 	// that it had to leave by, or 0.
 	flow  Flow
 	bound int
+	held  []holding // the addresses that it found
+	ours  *fibRoute // the route that the flow goes by, nil where that is not known
+	// news is a netlink socket on which the kernel tells of changes, or -1.
+	news int
 	// frames is a packet socket to send past the IP stack, or -1 where the
 	// route does not ask for that.
 	frames int
@@ -49,7 +53,7 @@ type link struct {
 // missing, ErrNoInterface that cfg names no interface of this machine.
 // Elsewhere than on Linux it answers errors.ErrUnsupported.
 func OpenLink(cfg LinkConfig) (Link, error) {
-	l := &link{cfg: cfg, send: -1, frames: -1, events: make(chan Event, eventQueue), done: make(chan struct{})}
+	l := &link{cfg: cfg, send: -1, frames: -1, news: -1, events: make(chan Event, eventQueue), done: make(chan struct{})}
 	if err := l.open(); err != nil {
 		l.Close()
 		return nil, err
@@ -500,7 +504,7 @@ func (l *link) Close() error {
 			c.Close()
 		}
 	}
-	for _, fd := range append(l.hold, l.send, l.frames) {
+	for _, fd := range append(l.hold, l.send, l.frames, l.news) {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}

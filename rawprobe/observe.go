@@ -80,10 +80,36 @@ type Machine struct {
 	ReversePathFilter map[int]int
 
 	// After is how it stood at the end of the run, where that is another way
-	// than at the beginning; nil where nothing changed. What came and went in
-	// between is not noticed.
+	// than at the beginning; nil where nothing changed.
 	After *After
+
+	// Lapse is what went away while the run went on, and was back at its end,
+	// so that After is nil. Where the kernel does not tell of changes it is not
+	// noticed.
+	Lapse Lapse `json:",omitempty"`
 }
+
+// Lapse says what of that by which a run's packets went was gone for a while.
+// The zero value means that nothing was.
+type Lapse string
+
+// The lapses, by the message of the kernel that tells of them (rtnetlink(7)). Of
+// several the first in this order counts.
+const (
+	NoLapse        Lapse = ""
+	LapseRemoved   Lapse = "interface-removed" // RTM_DELLINK: the outgoing interface was another namespace's, or not there
+	LapseDown      Lapse = "interface-down"    // RTM_NEWLINK without IFF_UP
+	LapseNoCarrier Lapse = "no-carrier"        // RTM_NEWLINK without IFF_LOWER_UP
+	LapseNoAddress Lapse = "no-address"        // RTM_DELADDR: the source address was not this machine's
+	LapseNoRoute   Lapse = "no-route"          // RTM_DELROUTE of the route that the subject's flow takes
+	// LapseOtherRoute is another next hop, or a route that forbids, for the
+	// subject's flow: RTM_NEWROUTE of a route that wins over the one it takes.
+	LapseOtherRoute Lapse = "other-route"
+	// LapseUnknown means that the kernel had more to tell than is kept for us
+	// (ENOBUFS, netlink(7)), or is too old to say which route the flow takes,
+	// and told of some: any of the others may have been.
+	LapseUnknown Lapse = "unknown"
+)
 
 // After is what became, while a run went on, of that by which its packets went.
 type After struct {

@@ -18,6 +18,7 @@ import (
 // Survey implements Link.
 func (l *link) Survey(flow Flow) (Machine, error) {
 	var m Machine
+	l.subscribe() // before anything is asked: what changes since is told
 	dst := flow.Dst.Addr()
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -32,7 +33,7 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 			m.NoneUp = false
 		}
 	}
-	if err := m.addresses(dst, byIndex); err != nil {
+	if l.held, err = m.addresses(dst, byIndex); err != nil {
 		return m, err
 	}
 	src := flow.Src.Addr()
@@ -50,7 +51,7 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 		}
 		bound = ifi.Index
 	}
-	l.flow, l.bound = flow, bound
+	l.flow, l.bound, l.ours = flow, bound, nil
 	if bound != 0 {
 		// Where the caller has chosen the interface, its state is the answer,
 		// whatever other routes there are.
@@ -98,6 +99,12 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 	}
 	m.Route.ByPort = !m.Route.Local && (raw.Outcome != m.Route.Outcome || raw.Gateway != m.Route.Gateway || raw.Interface != m.Route.Interface)
 	m.Conntrack = conntrack()
+	if src.IsValid() && flow.Src.Port() != 0 { // the flow is the one that will be sent
+		l.narrow(&m)
+		if r, ok := l.fib(); ok {
+			l.ours = &r
+		}
+	}
 	if m.Route.ByPort {
 		// Now, while the process may still do so.
 		return m, l.openFrames()
@@ -124,7 +131,7 @@ func (l *link) after(m *Machine) *After {
 		now.Route = route
 	}
 	var addrs Machine
-	if err := addrs.addresses(l.flow.Dst.Addr(), nil); err == nil && !addrs.Own(l.flow.Src.Addr()) {
+	if _, err := addrs.addresses(l.flow.Dst.Addr(), nil); err == nil && !addrs.Own(l.flow.Src.Addr()) {
 		// The lookup says EINVAL then, as for a blackhole route, and in IPv6
 		// nothing.
 		now.Route.Outcome = RouteNoAddress
@@ -187,19 +194,20 @@ func describe(k netlink.Link) Interface {
 }
 
 // addresses fills in this machine's own addresses, and the interfaces that are
-// down although their prefix covers dst.
-func (m *Machine) addresses(dst netip.Addr, byIndex map[int]Interface) error {
+// down although their prefix covers dst. It returns who holds the addresses.
+func (m *Machine) addresses(dst netip.Addr, byIndex map[int]Interface) ([]holding, error) {
 	family := netlink.FAMILY_V6
 	if dst.Is4() {
 		family = netlink.FAMILY_V4
 	}
 	addrs, err := netlink.AddrList(nil, family)
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // the kernel does not speak this family
+		return nil, nil // the kernel does not speak this family
 	}
 	if err != nil {
-		return fmt.Errorf("list addresses: %w", err)
+		return nil, fmt.Errorf("list addresses: %w", err)
 	}
+	var held []holding
 	for _, a := range addrs {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		if !ok {
@@ -207,6 +215,7 @@ func (m *Machine) addresses(dst netip.Addr, byIndex map[int]Interface) error {
 		}
 		ip = ip.Unmap()
 		m.Addresses = append(m.Addresses, ip)
+		held = append(held, holding{ip, a.LinkIndex})
 		ones, _ := a.Mask.Size()
 		prefix, err := ip.Prefix(ones)
 		ifi := byIndex[a.LinkIndex]
@@ -214,18 +223,15 @@ func (m *Machine) addresses(dst netip.Addr, byIndex map[int]Interface) error {
 			m.Down = append(m.Down, ifi)
 		}
 	}
-	return nil
+	return held, nil
 }
 
-// lookup asks the kernel for its route. With ports it asks for the very flow:
-// policy rules may look at the protocol and the ports. Without, it asks as the
-// kernel does for a raw packet (net/ipv4/raw.c).
-func lookup(flow Flow, oif int, ports bool) (Route, error) {
-	return lookupOn(nil, flow, oif, ports)
-}
-
-// lookupOn is lookup over a socket that stays open, or over one of its own.
-func lookupOn(sockets map[int]*nl.SocketHandle, flow Flow, oif int, ports bool) (Route, error) {
+// askRoute asks the kernel which route a flow takes, and returns its messages.
+// With ports it asks for the very flow: policy rules may look at the protocol and
+// the ports. Without, it asks as the kernel does for a raw packet (net/ipv4/raw.c).
+// The flags are those of struct rtmsg. It asks over a socket that stays open, or
+// over one of its own where sockets is nil.
+func askRoute(sockets map[int]*nl.SocketHandle, flow Flow, oif int, ports bool, flags uint32) ([][]byte, error) {
 	dst, src := flow.Dst.Addr(), flow.Src.Addr()
 	family := unix.AF_INET
 	if dst.Is6() {
@@ -233,7 +239,7 @@ func lookupOn(sockets map[int]*nl.SocketHandle, flow Flow, oif int, ports bool) 
 	}
 	req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, unix.NLM_F_REQUEST)
 	req.Sockets = sockets
-	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family), Dst_len: uint8(dst.BitLen())}}
+	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family), Dst_len: uint8(dst.BitLen()), Flags: flags}}
 	if src.IsValid() {
 		msg.Src_len = uint8(src.BitLen())
 	}
@@ -252,7 +258,17 @@ func lookupOn(sockets map[int]*nl.SocketHandle, flow Flow, oif int, ports bool) 
 			req.AddData(nl.NewRtAttr(unix.RTA_SPORT, binary.BigEndian.AppendUint16(nil, p)))
 		}
 	}
-	replies, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE)
+	return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE)
+}
+
+// lookup asks the kernel for its route, as askRoute does.
+func lookup(flow Flow, oif int, ports bool) (Route, error) {
+	return lookupOn(nil, flow, oif, ports)
+}
+
+// lookupOn is lookup over a socket that stays open.
+func lookupOn(sockets map[int]*nl.SocketHandle, flow Flow, oif int, ports bool) (Route, error) {
+	replies, err := askRoute(sockets, flow, oif, ports, 0)
 	switch {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.ESRCH), errors.Is(err, unix.ENODEV):
 		return Route{Outcome: RouteNone}, nil
@@ -271,7 +287,7 @@ func lookupOn(sockets map[int]*nl.SocketHandle, flow Flow, oif int, ports bool) 
 	case len(replies) == 0:
 		return Route{}, errors.New("route lookup: the kernel gave no route")
 	}
-	return parseRoute(replies[0], dst)
+	return parseRoute(replies[0], flow.Dst.Addr())
 }
 
 // parseRoute reads a route message (rtnetlink(7)).
@@ -397,7 +413,11 @@ var neighborStates = map[int]NeighborState{
 // Final implements Link.
 func (l *link) Final(m *Machine, target netip.Addr) TapStats {
 	m.Conntrack = conntrack()
-	m.After = l.after(m)
+	// In this order what is told of, and not found, has come back by then.
+	lapse := l.lapse(m)
+	if m.After = l.after(m); m.After == nil {
+		m.Lapse = lapse
+	}
 	if target.Is4() {
 		m.ReversePathFilter = reversePathFilters()
 	}
