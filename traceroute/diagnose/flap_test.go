@@ -87,19 +87,19 @@ var lapses = []lapsed{
 	// An answer from outside is one, whatever went on.
 	{
 		name: "the interface before the answer", lapse: rawprobe.LapseDown,
-		see: openPort, says: "interface eth0 went down and came back during the run",
+		see: openPort + looked, says: "interface eth0 went down and came back during the run",
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance changed echo-reply`,
+			why syn-ack same-distance straight changed echo-reply`,
 	}, {
 		name: "nobody knows what, before the answer", lapse: rawprobe.LapseUnknown,
-		see: openPort, says: "more of this machine's links, addresses and routes changed than could be followed during the run",
+		see: openPort + looked, says: "more of this machine's links, addresses and routes changed than could be followed during the run",
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance changed echo-reply`,
+			why syn-ack same-distance straight changed echo-reply`,
 	}, {
 		name: "the answer came, and the next SYN was refused", lapse: rawprobe.LapseDown,
-		see: openPort + "syn 0.6s refused=link-down", says: "interface eth0 went down and came back during the run",
+		see: openPort + looked + "syn 0.6s refused=link-down", says: "interface eth0 went down and came back during the run",
 		want: `syn-ack: open listening certain
-			why syn-ack same-distance changed echo-reply`,
+			why syn-ack same-distance straight changed echo-reply`,
 	}, {
 		// Those ports that are silent may have been asked just then.
 		name: "the interface, and some source ports get no answer", lapse: rawprobe.LapseDown,
