@@ -524,7 +524,9 @@ func forgedControls() []Forgery {
 		refuse("another destination port", "udp", func(p *Probe, q []byte) { q[p.header+2] ^= 0x40 }),
 		refuse("another destination", "udp", elsewhere),
 		refuse("another sequence", "ack", func(p *Probe, q []byte) { q[p.header+4] ^= 1 }),
-		refuse("another source port", "ack", func(p *Probe, q []byte) { q[p.header] ^= 1 }),
+		refuse("both ports another's", "ack", func(p *Probe, q []byte) { q[p.header] ^= 1; q[p.header+2] ^= 1 }),
+		refuse("another source port and destination", "ack", func(p *Probe, q []byte) { q[p.header] ^= 1; elsewhere(p, q) }),
+		refuse("another source port and sequence", "ack", func(p *Probe, q []byte) { q[p.header] ^= 1; q[p.header+4] ^= 1 }),
 		{Name: "ack reset, another sequence", Of: "ack", Make: func(p *Probe) [][]byte {
 			var bs [][]byte
 			for _, seq := range []uint32{p.Ack ^ 0x10000, p.Ack ^ 0x5a5a5a5a, 0, p.Seq} {
