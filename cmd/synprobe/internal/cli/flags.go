@@ -60,7 +60,8 @@ How hard:
 
 Where it stops:
       --trace WHEN         auto, always or never (default: auto, which traces
-                           the path of what is not a plain answer of the host)
+                           the path of what is not a plain answer of the host,
+                           and else looks at the last hops alone)
       --max-hops N         step no further than N hops, 1 to 64 (default: 30)
       --flows N            source ports to try beside the first, 1 to 16, of a
                            port that answers too (default: 2, of a silent one)
