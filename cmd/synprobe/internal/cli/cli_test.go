@@ -173,6 +173,28 @@ func TestProveIsIPv4(t *testing.T) {
 	}
 }
 
+// TestLoopbackHint: what reaches this machine only is not to be chosen, and a
+// zone can't be left out.
+func TestLoopbackHint(t *testing.T) {
+	for args, hint := range map[string]string{
+		"-i eth0 192.0.2.1 80":     "leave it out to let the route decide",
+		"fe80::1%eth0 80":          "name the interface of the link that the host is on, as in fe80::1%eth0",
+		"-i eth0 fe80::1 80":       "name the interface of the link that the host is on, as in fe80::1%eth0",
+		"-s ::1 fe80::1%eth0 80":   "leave it out to let the route decide",
+		"-i eth0 2001:db8::1 http": "leave it out to let the route decide",
+	} {
+		w := newWorld()
+		w.Owns = func(netip.Addr) bool { return true }
+		w.Probe = func(context.Context, netip.AddrPort, Options) (*rawprobe.Observations, error) {
+			return nil, fmt.Errorf("this and that: %w", rawprobe.ErrLoopback)
+		}
+		want := "synprobe: this and that: it reaches this machine only\nhint: " + hint + "\n"
+		if code := w.run(strings.Fields(args)...); code != exitUsage || w.err.String() != want {
+			t.Errorf("%s: exit %d: %s", args, code, &w.err)
+		}
+	}
+}
+
 func TestOptions(t *testing.T) {
 	w := newWorld()
 	code := w.run("-i", "eth0", "-s", "192.0.2.100", "--source-port=4000", "-t", "1.5s", "--tries", "7",
