@@ -195,6 +195,30 @@ func TestLoopbackHint(t *testing.T) {
 	}
 }
 
+// TestAsksJSON: where a command line is wrong, it asks for JSON as if it were
+// right, in a cluster of short flags too.
+func TestAsksJSON(t *testing.T) {
+	for letter := '0'; letter <= 'z'; letter++ {
+		args := []string{"-" + string(letter) + "j", "192.0.2.1:80"}
+		f, err := parseFlags(args)
+		want := f.json
+		if err != nil && strings.Contains(err.Error(), "unknown flag") {
+			want = true // behind what is wrong, too
+		}
+		if got := asksJSON(args); got != want && letter != '=' {
+			t.Errorf("%v: JSON %v, want %v", args, got, want)
+		}
+	}
+	for args, want := range map[string]bool{
+		"-Z -j": true, "-Z --json": true, "-Z -nj": true, "-Z -jn": true, "-Z -jwfile": true,
+		"-Z": false, "-Z -wj": false, "-Z -nwj": false, "-Z -i=j": false, "-Z -- -j": false, "-Z -- -nj": false, "-Z --nj": false, "-Z -": false, "-Z j": false,
+	} {
+		if got := asksJSON(strings.Fields(args)); got != want {
+			t.Errorf("%s: JSON %v", args, got)
+		}
+	}
+}
+
 func TestOptions(t *testing.T) {
 	w := newWorld()
 	code := w.run("-i", "eth0", "-s", "192.0.2.100", "--source-port=4000", "-t", "1.5s", "--tries", "7",
