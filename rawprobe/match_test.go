@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -607,6 +608,50 @@ func TestAdvice(t *testing.T) {
 		if got := told(o); got != c.want {
 			t.Errorf("%s %d/%d: got %q, want %q", c.n.name, c.typ, c.code, got, c.want)
 		}
+	}
+}
+
+// TestExtensions: what a router says of itself is kept with its answer, which
+// is good whatever that is.
+func TestExtensions(t *testing.T) {
+	label := []byte{0, 8, 1, 1, 0x05, 0xdc, 0xf7, 0x09} // 24015, traffic class 3, bottom, TTL 9
+	name := append([]byte{0, 12, 2, 2, 8}, "eth0/1\x00"...)
+	mpls, iface := []wire.MPLSLabel{{Label: 24015, TC: 3, Bottom: true, TTL: 9}}, []wire.InterfaceInfo{{Name: "eth0/1"}}
+	for _, c := range []struct {
+		name    string
+		objects [][]byte
+		want    wire.Extensions
+	}{
+		{"none", nil, wire.Extensions{}},
+		{"both", [][]byte{label, name}, wire.Extensions{MPLS: mpls, Interfaces: iface}},
+		{"the second is broken", [][]byte{label, {0, 8, 2, 2, 200, 'a', 'b', 'c'}}, wire.Extensions{MPLS: mpls}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, n network) {
+				_, o := play(t, n, short, func(s *script) {
+					s.syn = func(p probe) []answer {
+						e := p.icmp(n.router, 3, 13)
+						if n.us.Is6() {
+							e.typ, e.code = 1, 1
+						}
+						if c.objects != nil {
+							e.quote = append(e.quote, make([]byte, 128-len(e.quote))...)
+							e.quote = append(e.quote, 0x20, 0, 0, 0) // no checksum
+						}
+						for _, b := range c.objects {
+							e.quote = append(e.quote, b...)
+						}
+						return []answer{e.after(20 * ms)}
+					}
+				})
+				if got := told(o); got != "icmp-error(subject 1)" {
+					t.Fatalf("got %q", got)
+				}
+				if got := o.Replies[0].Extensions; !reflect.DeepEqual(got, c.want) {
+					t.Errorf("got %+v, want %+v", got, c.want)
+				}
+			})
+		})
 	}
 }
 

@@ -149,7 +149,8 @@ func replyCells(r *rawprobe.Reply, s *rawprobe.Sent) []string {
 	if s != nil {
 		detail += fmt.Sprintf(" for %s, try %d", probeName(s), s.Try)
 	}
-	return []string{"received", replyWords(r), "from " + r.From.String(), fmt.Sprintf("TTL %d", r.TTL), strings.TrimSpace(detail)}
+	detail += extensionWords(r.Extensions)
+	return []string{"received", replyWords(r), "from " + r.From.String(), fmt.Sprintf("TTL %d", r.TTL), strings.TrimLeft(detail, ", ")}
 }
 
 // probeName is a probe in a list of packets.

@@ -36,6 +36,7 @@ func PacketComment(s rawprobe.Seen) string {
 		case s.Reply.Exact:
 			text += fmt.Sprintf(", try %d", s.Probe.Try)
 		}
+		text += extensionWords(s.Reply.Extensions)
 		if !s.Reply.Exact {
 			text += "; it names no try"
 		}
