@@ -405,8 +405,6 @@ type Ignored struct {
 	Duplicates int
 	// Excess answers are those beyond what a record holds.
 	Excess int
-	// Advice is ICMP that is no answer: source quench, redirect.
-	Advice int
 }
 
 // TapStats are the tap's own counters.

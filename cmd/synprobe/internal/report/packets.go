@@ -87,7 +87,6 @@ func (r *Result) unused() string {
 	add(i.Unprovoked, "that answer nothing we sent")
 	add(i.Malformed, "malformed")
 	add(i.Duplicates, "seen twice")
-	add(i.Advice, "mere advice")
 	add(i.Excess, "more than a record holds")
 	add(int(min(r.seen.Tap.Drops, 1<<30)), "lost because the capture was full")
 	return strings.Join(parts, ", ")

@@ -53,8 +53,6 @@ func PacketComment(s rawprobe.Seen) string {
 		return "ignored: a copy of the answer before"
 	case rawprobe.Excess:
 		return "ignored: beyond what a record holds"
-	case rawprobe.Advice:
-		return "ignored: advice, and no answer"
 	}
 	return "no part of this run"
 }
