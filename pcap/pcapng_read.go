@@ -26,7 +26,7 @@ const (
 	// maxInterfaces and maxStatistics bound what a file makes us keep beside its packets.
 	maxInterfaces = 1 << 12
 	maxStatistics = 1 << 12
-	// maxComment bounds the comment of a packet or a section.
+	// maxComment bounds the comment of a packet.
 	maxComment = 8 << 10
 	// maxText bounds all comments of one block of statistics together.
 	maxText = 4 << 20
@@ -48,7 +48,6 @@ type Reader struct {
 	order   binary.ByteOrder
 	classic bool // pcap
 
-	section    Section
 	interfaces []fileInterface
 	base       int // the number of the section's first interface
 	statistics []Statistics
@@ -114,9 +113,6 @@ func (f *Reader) header() error {
 	f.interfaces = []fileInterface{i}
 	return nil
 }
-
-// Section is what the latest section header that was read says. It is zero for a pcap file.
-func (f *Reader) Section() Section { return f.section }
 
 // Interface describes an interface by the number that a packet or a statistic has. It is zero for one that there is not.
 func (f *Reader) Interface(i int) FileInterface {
@@ -251,20 +247,7 @@ func (f *Reader) take(typ uint32, body []byte) error {
 		if len(body) < 12 || f.order.Uint16(body) != 1 {
 			return malformed("a section of another version than 1")
 		}
-		f.section, f.base = Section{}, len(f.interfaces)
-		return f.options(body[12:], func(code uint16, v []byte) error {
-			switch code {
-			case optComment:
-				f.section.Comment = joined(f.section.Comment, v)
-			case optHardware:
-				f.section.Hardware = string(v)
-			case optOS:
-				f.section.OS = string(v)
-			case optApplication:
-				f.section.Application = string(v)
-			}
-			return nil
-		})
+		f.base = len(f.interfaces)
 	case blockInterface:
 		return f.describe(body)
 	case blockStatistics:

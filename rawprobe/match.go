@@ -307,10 +307,9 @@ func (r *Run) arrived(ev Event, ip *wire.IP, now time.Time) What {
 				r.obs.Ignored.Malformed++
 				return Malformed
 			}
+			// The answer is good whatever they are.
+			reply.Extensions, _ = m.Extensions()
 			key = icmpDelivery(&m)
-		case m.HasQuote():
-			r.obs.Ignored.Advice++
-			return Advice
 		default:
 			if n, err := wire.ParseNeighbor(m); err == nil {
 				return r.neighbor(ev, ip, n)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -37,7 +38,7 @@ func told(o *Observations) string {
 		n    int
 	}{
 		{"unprovoked", o.Ignored.Unprovoked}, {"malformed", o.Ignored.Malformed},
-		{"duplicates", o.Ignored.Duplicates}, {"advice", o.Ignored.Advice}, {"own-resets", o.OwnResets},
+		{"duplicates", o.Ignored.Duplicates}, {"own-resets", o.OwnResets},
 	} {
 		if c.n > 0 {
 			words = append(words, fmt.Sprintf("%s=%d", c.name, c.n))
@@ -590,14 +591,15 @@ func TestMatchEcho(t *testing.T) {
 	}
 }
 
-// ICMP that is no answer to a probe is counted as advice, or not at all.
-func TestAdvice(t *testing.T) {
+// ICMP that is no error, as a redirect is none, is no answer to the probe that it
+// quotes.
+func TestNoError(t *testing.T) {
 	for _, c := range []struct {
 		n         network
 		typ, code uint8
 		want      string
 	}{
-		{net4, 4, 0, "advice=1"}, {net4, 5, 1, "advice=1"}, {net4, 13, 0, ""},
+		{net4, 4, 0, ""}, {net4, 5, 1, ""}, {net4, 13, 0, ""},
 		{net4, 12, 0, "icmp-error(subject 1)"}, {net4, 3, 4, "icmp-error(subject 1)"},
 		{net6, 2, 0, "icmp-error(subject 1)"}, {net6, 4, 1, "icmp-error(subject 1)"}, {net6, 134, 0, ""},
 	} {
@@ -607,6 +609,50 @@ func TestAdvice(t *testing.T) {
 		if got := told(o); got != c.want {
 			t.Errorf("%s %d/%d: got %q, want %q", c.n.name, c.typ, c.code, got, c.want)
 		}
+	}
+}
+
+// TestExtensions: what a router says of itself is kept with its answer, which
+// is good whatever that is.
+func TestExtensions(t *testing.T) {
+	label := []byte{0, 8, 1, 1, 0x05, 0xdc, 0xf7, 0x09} // 24015, traffic class 3, bottom, TTL 9
+	name := append([]byte{0, 12, 2, 2, 8}, "eth0/1\x00"...)
+	mpls, iface := []wire.MPLSLabel{{Label: 24015, TC: 3, Bottom: true, TTL: 9}}, []wire.InterfaceInfo{{Name: "eth0/1"}}
+	for _, c := range []struct {
+		name    string
+		objects [][]byte
+		want    wire.Extensions
+	}{
+		{"none", nil, wire.Extensions{}},
+		{"both", [][]byte{label, name}, wire.Extensions{MPLS: mpls, Interfaces: iface}},
+		{"the second is broken", [][]byte{label, {0, 8, 2, 2, 200, 'a', 'b', 'c'}}, wire.Extensions{MPLS: mpls}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, n network) {
+				_, o := play(t, n, short, func(s *script) {
+					s.syn = func(p probe) []answer {
+						e := p.icmp(n.router, 3, 13)
+						if n.us.Is6() {
+							e.typ, e.code = 1, 1
+						}
+						if c.objects != nil {
+							e.quote = append(e.quote, make([]byte, 128-len(e.quote))...)
+							e.quote = append(e.quote, 0x20, 0, 0, 0) // no checksum
+						}
+						for _, b := range c.objects {
+							e.quote = append(e.quote, b...)
+						}
+						return []answer{e.after(20 * ms)}
+					}
+				})
+				if got := told(o); got != "icmp-error(subject 1)" {
+					t.Fatalf("got %q", got)
+				}
+				if got := o.Replies[0].Extensions; !reflect.DeepEqual(got, c.want) {
+					t.Errorf("got %+v, want %+v", got, c.want)
+				}
+			})
+		})
 	}
 }
 

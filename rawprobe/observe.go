@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"synprobe/rawprobe/wire"
 )
 
 // Observations is the record of one run: all that was sent, all that came
@@ -371,6 +373,9 @@ type Reply struct {
 	// translates the destination.
 	QuotedDst netip.AddrPort
 	QuotedTTL int
+	// Extensions are what the sender of the error says of itself (RFC 4884), zero
+	// where that is nothing. Nothing vouches for it.
+	Extensions wire.Extensions
 
 	seen      time.Time // on the run's own clock
 	number    int       // of the packet, among those of the run
@@ -400,8 +405,6 @@ type Ignored struct {
 	Duplicates int
 	// Excess answers are those beyond what a record holds.
 	Excess int
-	// Advice is ICMP that is no answer: source quench, redirect.
-	Advice int
 }
 
 // TapStats are the tap's own counters.

@@ -37,5 +37,4 @@ const (
 	Malformed  What = "malformed"
 	Duplicate  What = "duplicate"
 	Excess     What = "excess"
-	Advice     What = "advice"
 )

@@ -27,6 +27,7 @@ import (
 	"synprobe/cmd/synprobe/internal/cli"
 	"synprobe/rawprobe/netlab"
 	"synprobe/rawprobe/simnet"
+	"synprobe/rawprobe/wire"
 	"synprobe/traceroute/diagnose"
 )
 
@@ -386,6 +387,84 @@ func TestTextAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestExtensions: a person reads what routers say of themselves, as it goes by,
+// in the comments of the capture, and when that is explained. The answer is the
+// same without.
+func TestExtensions(t *testing.T) {
+	// How long the name is that r2 gives its interface, and what is read of it.
+	const object, read = 255, "\x1b[2J\xff"
+	hostile := func(b []byte) (a simnet.Attack) {
+		if ip, err := wire.ParseIP(b); err != nil || ip.Proto != wire.ProtoICMP || ip.Payload[0] != wire.ICMPv4TimeExceeded || ip.Src != netip.MustParseAddr("10.0.2.2") {
+			return a
+		}
+		b = append(slices.Clone(b[:28+60]), make([]byte, 68)...) // the quote has 128 bytes
+		b = append(b, 0x20, 0, 0, 0, 1, 4, 2, 2, object)
+		b = append(b, strings.Repeat(read, 51)[:object]...)
+		endian.BigEndian.PutUint16(b[2:], uint16(len(b)))
+		for _, sum := range [][]byte{b[:20], b[20:]} {
+			at := map[int]int{20: 10}[len(sum)] // of the IP header
+			if at == 0 {
+				at = 2
+			}
+			endian.BigEndian.PutUint16(sum[at:], 0)
+			endian.BigEndian.PutUint16(sum[at:], wire.Checksum(sum, 0))
+		}
+		return simnet.Attack{Swallow: true, In: []simnet.Forged{{Packet: b}}}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		run := func(habit simnet.Habit, attack bool, argv ...string) string {
+			sim, err := simnet.New(mixed, simnet.Options{Seed: 1, Habits: map[string]simnet.Habit{"r1": habit}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer sim.Close()
+			if attack {
+				if err := sim.Attack("client", hostile); err != nil {
+					t.Fatal(err)
+				}
+			}
+			env := simEnv(sim, "client")
+			var out, errs bytes.Buffer
+			env.Stdout, env.Stderr = &out, &errs
+			if code := cli.Run(t.Context(), env, append([]string{"synprobe", "-n", "10.0.3.2", "83"}, argv...)); code != 3 {
+				t.Fatalf("exit %d: %s%s", code, &out, &errs)
+			}
+			return out.String()
+		}
+		file := filepath.Join(t.TempDir(), "x.pcapng")
+		live := run(simnet.Habit{Quote: simnet.QuoteExtended}, true, "-v", "-w", file)
+		again := readFile(t, file, "-v", "-n").Stdout
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		harmless(t, "live", live)
+		harmless(t, "again", again)
+		// By the sizes of package wire: 63 bytes are 12 times five, and three.
+		name := `"` + strings.Repeat(`\x1b[2J\xff`, 12) + `\x1b[2"`
+		for what, text := range map[string]string{"live": live, "again": again} {
+			for _, want := range []string{` for SYN, try 1, MPLS label 25 (exp 0, TTL 1)`, ` for SYN, try 1, incoming interface ` + name} {
+				if !strings.Contains(text, want+"\n") {
+					t.Errorf("%s: no %q in\n%s", what, want, text)
+				}
+			}
+		}
+		for _, want := range []string{
+			"time exceeded from 10.0.1.2 for the subject SYN at TTL 1, MPLS label 25 (exp 0, TTL 1)",
+			"time exceeded from 10.0.2.2 for the subject SYN at TTL 2, incoming interface " + name,
+		} {
+			if !bytes.Contains(b, []byte(want)) {
+				t.Errorf("no comment %q", want)
+			}
+		}
+		untimed := regexp.MustCompile(`"time":"[^"]*"`)
+		plain, extended := run(simnet.Habit{}, false, "--json"), run(simnet.Habit{Quote: simnet.QuoteExtended}, true, "--json")
+		if a, b := untimed.ReplaceAllString(plain, ""), untimed.ReplaceAllString(extended, ""); a != b {
+			t.Errorf("another answer: %s%s", a, b)
+		}
+	})
 }
 
 // TestPacketsMissing: with a packet less the answer could be another one. It is

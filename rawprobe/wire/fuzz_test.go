@@ -148,7 +148,7 @@ func FuzzICMP(f *testing.F) {
 			return
 		}
 		same(t, b, m, parse)
-		if m.V6 != v6 || !inside(m.Body, b) || len(m.Body) != len(b)-8 || m.IsError() && !m.HasQuote() || m.String() == "" {
+		if m.V6 != v6 || !inside(m.Body, b) || len(m.Body) != len(b)-8 || m.IsError() && !m.HasQuote() || m.Describe() == "" {
 			t.Fatalf("%+v", m)
 		}
 

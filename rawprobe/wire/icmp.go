@@ -16,25 +16,15 @@ const (
 	ICMPv4ParameterProblem       uint8 = 12
 )
 
-// Codes of ICMPv4DestinationUnreachable: 0 to 5 from RFC 792, 6 to 12 from
-// RFC 1122 section 3.2.2.1, the rest from RFC 1812 section 5.2.7.1.
+// Codes of ICMPv4DestinationUnreachable, as far as they are used here: 0 to 5
+// from RFC 792, 13 from RFC 1812 section 5.2.7.1.
 const (
 	ICMPv4NetUnreachable         uint8 = 0
 	ICMPv4HostUnreachable        uint8 = 1
-	ICMPv4ProtocolUnreachable    uint8 = 2
 	ICMPv4PortUnreachable        uint8 = 3
 	ICMPv4FragmentationNeeded    uint8 = 4
 	ICMPv4SourceRouteFailed      uint8 = 5
-	ICMPv4NetUnknown             uint8 = 6
-	ICMPv4HostUnknown            uint8 = 7
-	ICMPv4HostIsolated           uint8 = 8
-	ICMPv4NetProhibited          uint8 = 9
-	ICMPv4HostProhibited         uint8 = 10
-	ICMPv4NetUnreachableTOS      uint8 = 11
-	ICMPv4HostUnreachableTOS     uint8 = 12
 	ICMPv4AdminProhibited        uint8 = 13
-	ICMPv4HostPrecedence         uint8 = 14
-	ICMPv4PrecedenceCutoff       uint8 = 15
 	ICMPv4TTLExceededInTransit   uint8 = 0 // of ICMPv4TimeExceeded
 	ICMPv4ReassemblyTimeExceeded uint8 = 1 // of ICMPv4TimeExceeded
 )
@@ -51,21 +41,14 @@ const (
 	ICMPv6NeighborAdvertisement  uint8 = 136
 )
 
-// Codes of ICMPv6DestinationUnreachable (RFC 4443 section 3.1, RFC 6550
-// section 20.12 for 7, RFC 8883 section 4 for 8) and of ICMPv6TimeExceeded
-// (RFC 4443 section 3.3).
+// Codes of ICMPv6DestinationUnreachable (RFC 4443 section 3.1) and of
+// ICMPv6TimeExceeded (RFC 4443 section 3.3), as far as they are used here.
 const (
-	ICMPv6NoRoute                uint8 = 0
-	ICMPv6AdminProhibited        uint8 = 1
-	ICMPv6BeyondScope            uint8 = 2
-	ICMPv6AddressUnreachable     uint8 = 3
-	ICMPv6PortUnreachable        uint8 = 4
-	ICMPv6SourcePolicy           uint8 = 5
-	ICMPv6RejectRoute            uint8 = 6
-	ICMPv6SourceRoutingHeader    uint8 = 7
-	ICMPv6HeadersTooLong         uint8 = 8
-	ICMPv6HopLimitExceeded       uint8 = 0 // of ICMPv6TimeExceeded
-	ICMPv6ReassemblyTimeExceeded uint8 = 1 // of ICMPv6TimeExceeded
+	ICMPv6NoRoute            uint8 = 0
+	ICMPv6AdminProhibited    uint8 = 1
+	ICMPv6AddressUnreachable uint8 = 3
+	ICMPv6PortUnreachable    uint8 = 4
+	ICMPv6HopLimitExceeded   uint8 = 0 // of ICMPv6TimeExceeded
 )
 
 // icmpHeaderLen is that of every message this package has a use for: the four
@@ -183,16 +166,6 @@ func (m ICMP) HasQuote() bool {
 	return m.IsError() || !m.V6 && (m.Type == ICMPv4SourceQuench || m.Type == ICMPv4Redirect)
 }
 
-// String returns the numbers and the words, as "icmp 3/13, communication
-// administratively prohibited".
-func (m ICMP) String() string {
-	name := "icmp "
-	if m.V6 {
-		name = "icmpv6 "
-	}
-	return name + strconv.Itoa(int(m.Type)) + "/" + strconv.Itoa(int(m.Code)) + ", " + m.Describe()
-}
-
 // Describe returns what m says in the plain words of the RFC that defines its
 // type and code. An unknown code is "destination unreachable, code 42", an
 // unknown type "type 77, code 0".
@@ -254,21 +227,21 @@ func (m ICMP) words() (name string, codes []string) {
 
 // The words of each code, at its index.
 var (
-	unreachableWords4 = []string{
+	unreachableWords4 = []string{ // RFC 792
 		"network unreachable",
 		"host unreachable",
 		"protocol unreachable",
 		"port unreachable",
 		"fragmentation needed and DF set",
 		"source route failed",
-		"destination network unknown",
+		"destination network unknown", // RFC 1122 section 3.2.2.1, as are those below
 		"destination host unknown",
 		"source host isolated",
 		"communication with destination network administratively prohibited",
 		"communication with destination host administratively prohibited",
 		"network unreachable for type of service",
 		"host unreachable for type of service",
-		"communication administratively prohibited",
+		"communication administratively prohibited", // RFC 1812 section 5.2.7.1, as are those below
 		"host precedence violation",
 		"precedence cutoff in effect",
 	}
@@ -287,7 +260,7 @@ var (
 		"missing a required option", // RFC 1108
 		"bad length",
 	}
-	unreachableWords6 = []string{
+	unreachableWords6 = []string{ // RFC 4443
 		"no route to destination",
 		"communication with destination administratively prohibited",
 		"beyond scope of source address",
@@ -295,8 +268,8 @@ var (
 		"port unreachable",
 		"source address failed ingress/egress policy",
 		"reject route to destination",
-		"error in source routing header",
-		"headers too long",
+		"error in source routing header", // RFC 6550
+		"headers too long",               // RFC 8883
 	}
 	timeExceededWords6 = []string{
 		"hop limit exceeded in transit",

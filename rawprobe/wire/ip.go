@@ -77,13 +77,12 @@ type IP struct {
 
 	// Fragments (RFC 791 section 3.2, RFC 8200 section 4.5). Where
 	// FragmentOffset is not 0, the payload starts in the middle of the
-	// original one and holds no transport header. FragmentID is that of
-	// the IPv6 fragment header; HasFragmentHeader is true where there is one.
+	// original one and holds no transport header. HasFragmentHeader says that
+	// there is an IPv6 fragment header.
 	DontFragment      bool
 	MoreFragments     bool
 	FragmentOffset    int // in bytes
 	HasFragmentHeader bool
-	FragmentID        uint32
 
 	TotalLen  int  // of the packet, header included, in bytes, as the header says
 	HeaderLen int  // bytes before Payload, with IPv4 options or IPv6 extension headers
@@ -249,7 +248,6 @@ func (ip *IP) enter(h []byte) {
 		ip.HasFragmentHeader = true
 		ip.FragmentOffset = int(field &^ 7) // already in units of 8 bytes
 		ip.MoreFragments = field&1 != 0
-		ip.FragmentID = binary.BigEndian.Uint32(h[4:])
 	}
 	ip.Proto = Proto(h[0])
 }

@@ -476,29 +476,6 @@ func TestResumeCanNotBeWritten(t *testing.T) {
 	}
 }
 
-// TestResumeOwner: under sudo the file is the caller's.
-func TestResumeOwner(t *testing.T) {
-	w := newWorld()
-	w.Getenv = func(name string) string { return map[string]string{"SUDO_UID": "1234", "SUDO_GID": "4321"}[name] }
-	r := &run{env: w.Env}
-	uid, gid, ok := r.caller()
-	if os.Geteuid() != 0 {
-		if ok {
-			t.Error("the owner changes without sudo")
-		}
-		return
-	}
-	if uid != 1234 || gid != 4321 || !ok {
-		t.Errorf("caller %d:%d %v", uid, gid, ok)
-	}
-	for _, bad := range []string{"", "-1", "x"} {
-		w.Getenv = func(string) string { return bad }
-		if _, _, ok := (&run{env: w.Env}).caller(); ok {
-			t.Errorf("SUDO_UID=%s is taken", bad)
-		}
-	}
-}
-
 // TestBatchInterrupt: without a state to keep, too, what is known is out.
 func TestBatchInterrupt(t *testing.T) {
 	w := newWorld()

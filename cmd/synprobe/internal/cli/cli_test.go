@@ -173,6 +173,52 @@ func TestProveIsIPv4(t *testing.T) {
 	}
 }
 
+// TestLoopbackHint: what reaches this machine only is not to be chosen, and a
+// zone can't be left out.
+func TestLoopbackHint(t *testing.T) {
+	for args, hint := range map[string]string{
+		"-i eth0 192.0.2.1 80":     "leave it out to let the route decide",
+		"fe80::1%eth0 80":          "name the interface of the link that the host is on, as in fe80::1%eth0",
+		"-i eth0 fe80::1 80":       "name the interface of the link that the host is on, as in fe80::1%eth0",
+		"-s ::1 fe80::1%eth0 80":   "leave it out to let the route decide",
+		"-i eth0 2001:db8::1 http": "leave it out to let the route decide",
+	} {
+		w := newWorld()
+		w.Owns = func(netip.Addr) bool { return true }
+		w.Probe = func(context.Context, netip.AddrPort, Options) (*rawprobe.Observations, error) {
+			return nil, fmt.Errorf("this and that: %w", rawprobe.ErrLoopback)
+		}
+		want := "synprobe: this and that: it reaches this machine only\nhint: " + hint + "\n"
+		if code := w.run(strings.Fields(args)...); code != exitUsage || w.err.String() != want {
+			t.Errorf("%s: exit %d: %s", args, code, &w.err)
+		}
+	}
+}
+
+// TestAsksJSON: where a command line is wrong, it asks for JSON as if it were
+// right, in a cluster of short flags too.
+func TestAsksJSON(t *testing.T) {
+	for letter := '0'; letter <= 'z'; letter++ {
+		args := []string{"-" + string(letter) + "j", "192.0.2.1:80"}
+		f, err := parseFlags(args)
+		want := f.json
+		if err != nil && strings.Contains(err.Error(), "unknown flag") {
+			want = true // behind what is wrong, too
+		}
+		if got := asksJSON(args); got != want && letter != '=' {
+			t.Errorf("%v: JSON %v, want %v", args, got, want)
+		}
+	}
+	for args, want := range map[string]bool{
+		"-Z -j": true, "-Z --json": true, "-Z -nj": true, "-Z -jn": true, "-Z -jwfile": true,
+		"-Z": false, "-Z -wj": false, "-Z -nwj": false, "-Z -i=j": false, "-Z -- -j": false, "-Z -- -nj": false, "-Z --nj": false, "-Z -": false, "-Z j": false,
+	} {
+		if got := asksJSON(strings.Fields(args)); got != want {
+			t.Errorf("%s: JSON %v", args, got)
+		}
+	}
+}
+
 func TestOptions(t *testing.T) {
 	w := newWorld()
 	code := w.run("-i", "eth0", "-s", "192.0.2.100", "--source-port=4000", "-t", "1.5s", "--tries", "7",

@@ -384,11 +384,20 @@ func flagError(err error) *failure {
 // asksJSON reports whether args ask for JSON, where they could not be parsed.
 func asksJSON(args []string) bool {
 	for _, a := range args {
-		switch a {
-		case "--":
+		switch {
+		case a == "--":
 			return false
-		case "-j", "--json":
+		case a == "--json":
 			return true
+		case strings.HasPrefix(a, "-") && !strings.HasPrefix(a, "--"):
+			// Behind a flag with a value the rest of the cluster is that.
+			letters := a
+			if i := strings.IndexAny(a, "=irstw"); i >= 0 {
+				letters = a[:i]
+			}
+			if strings.Contains(letters, "j") {
+				return true
+			}
 		}
 	}
 	return false

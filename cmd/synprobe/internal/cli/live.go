@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"synprobe/rawprobe"
 	"synprobe/rawprobe/batch"
@@ -53,15 +54,17 @@ func live() Env {
 	}
 }
 
-// isTerminal takes every character device for a terminal but the null device,
-// which needs no colour.
+// isTerminal takes every character device for a terminal but those that stand
+// for a file (null(4), full(4)).
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return false
 	}
-	null, err := os.Stat(os.DevNull)
-	return err != nil || !os.SameFile(info, null)
+	return !slices.ContainsFunc([]string{os.DevNull, "/dev/full", "/dev/zero"}, func(name string) bool {
+		device, err := os.Stat(name)
+		return err == nil && os.SameFile(info, device)
+	})
 }
 
 func interfaces() ([]Interface, error) {

@@ -115,7 +115,7 @@ func (r *run) writePage(p *page) error {
 		return writeFailure(p.name, err)
 	}
 	_, err = f.Write(b.Bytes())
-	err = errors.Join(err, own(f, r.env.Getenv), f.Close())
+	err = errors.Join(err, own(f), f.Close())
 	if err == nil {
 		err = r.vacant(p.name) // somebody may have been quicker
 	}

@@ -189,6 +189,10 @@ func (r *run) probe(ctx context.Context, t *target) (o outcome) {
 			err = fmt.Errorf("nothing was observed")
 		}
 		o.err = err
+		if errors.Is(err, rawprobe.ErrLoopback) && addr.Zone() != "" && !opt.Source.IsLoopback() {
+			// Its zone can't be left out.
+			o.err = misuse(err.Error(), "", "name the interface of the link that the host is on, as in "+addr.WithZone("").String()+"%eth0")
+		}
 		return o
 	}
 	o.result = report.New(t.host, all, seen, r.env.Explain(seen))

@@ -66,7 +66,6 @@ func newSeed(blocks []batch.Block, cfg batch.Config) uint64 {
 // A resumeFile is the file of --resume.
 type resumeFile struct {
 	name  string
-	owner func() (uid, gid int, ok bool)
 	fresh bool // no earlier run left it
 	state resumeState
 }
@@ -75,7 +74,7 @@ type resumeFile struct {
 // that another run left is an error: its targets are not these.
 func (r *run) openResume(name string, run [sha256.Size]byte, cfg *batch.Config) (*resumeFile, error) {
 	what := "--resume " + report.Escape(name)
-	f := &resumeFile{name: name, owner: r.caller}
+	f := &resumeFile{name: name}
 	f.state = resumeState{Schema: resumeSchema, Run: hex.EncodeToString(run[:]), Seed: strconv.FormatUint(cfg.Seed, 16), Counts: map[string]uint64{}}
 	info, err := os.Stat(name)
 	switch {
@@ -116,18 +115,6 @@ func (r *run) openResume(name string, run [sha256.Size]byte, cfg *batch.Config) 
 	return f, nil
 }
 
-// caller is the user who called sudo, to whom the file is to belong.
-func (r *run) caller() (uid, gid int, ok bool) {
-	uid, err := strconv.Atoi(r.env.Getenv("SUDO_UID"))
-	if err != nil || uid < 0 || os.Geteuid() != 0 {
-		return 0, 0, false
-	}
-	if gid, err = strconv.Atoi(r.env.Getenv("SUDO_GID")); err != nil || gid < 0 {
-		return 0, 0, false
-	}
-	return uid, gid, true
-}
-
 // save writes the state beside the file and puts it in its place: whoever reads
 // the file finds the old state or the new one.
 func (f *resumeFile) save() (err error) {
@@ -151,8 +138,8 @@ func (f *resumeFile) save() (err error) {
 		}
 	}()
 	_, err = t.Write(append(text, '\n'))
-	if uid, gid, ok := f.owner(); ok && err == nil {
-		err = t.Chown(uid, gid)
+	if err == nil {
+		err = own(t)
 	}
 	if err == nil {
 		err = t.Sync()

@@ -146,7 +146,7 @@ func (c *capture) create(r *run) error {
 		return writeFailure(c.name, err)
 	}
 	c.out = &whole{Writer: f, file: f}
-	err = own(f, r.env.Getenv)
+	err = own(f)
 	if err == nil {
 		err = c.begin(r)
 	}
@@ -161,14 +161,15 @@ func (c *capture) create(r *run) error {
 	return nil
 }
 
-// own gives a new file to the user who called sudo.
-func own(f *os.File, getenv func(string) string) error {
-	uid, err := strconv.ParseUint(getenv("SUDO_UID"), 10, 31)
-	gid, err2 := strconv.ParseUint(getenv("SUDO_GID"), 10, 31)
-	if os.Geteuid() != 0 || err != nil || err2 != nil {
+// own gives a new file to the user on whose behalf root runs. A run that was
+// confined is that user's already, unless that was impossible: see
+// rawprobe.Confine.
+func own(f *os.File) error {
+	uid, gid, ok := rawprobe.CallingUser()
+	if !ok {
 		return nil
 	}
-	return f.Chown(int(uid), int(gid))
+	return f.Chown(uid, gid)
 }
 
 func writeFailure(name string, err error) *failure {

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/gopacket/pcapgo"
+
 	"synprobe/pcap"
 	"synprobe/rawprobe"
 )
@@ -39,7 +41,7 @@ func talkative() *world {
 }
 
 // held reads a capture.
-func held(t *testing.T, b []byte) (comments []string, closing []string, file *pcap.Reader) {
+func held(t *testing.T, b []byte) (comments []string, closing []string) {
 	t.Helper()
 	file, err := pcap.NewReader(bytes.NewReader(b))
 	if err != nil {
@@ -62,7 +64,7 @@ func held(t *testing.T, b []byte) (comments []string, closing []string, file *pc
 	for _, s := range file.Statistics() {
 		closing = append(closing, s.Comment)
 	}
-	return comments, closing, file
+	return comments, closing
 }
 
 func TestWrite(t *testing.T) {
@@ -79,14 +81,18 @@ func TestWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	comments, closing, file := held(t, b)
+	comments, closing := held(t, b)
 	if len(comments) != 4 || comments[0] != "subject SYN, TTL 3, try 1" {
 		t.Errorf("comments %q", comments)
 	}
 	if len(closing) != 2 || !strings.HasPrefix(closing[0], `{"schema":"synprobe/1"`) || !strings.Contains(closing[0], "\n"+`{"schema":"synprobe-record/1"`) {
 		t.Errorf("closing blocks %q", closing)
 	}
-	s := file.Section()
+	other, err := pcapgo.NewNgReader(bytes.NewReader(b), pcapgo.NgReaderOptions{WantMixedLinkType: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := other.SectionInfo()
 	if s.Comment != "synprobe -w "+path+" 192.0.2.1:80 192.0.2.1:81" || !strings.HasPrefix(s.Application, "synprobe ") || s.OS == "" || s.Hardware == "" {
 		t.Errorf("section %+v", s)
 	}
@@ -163,7 +169,7 @@ func TestWriteOverExisting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if comments, closing, _ := held(t, b); len(comments) != 2 || len(closing) != 1 {
+	if comments, closing := held(t, b); len(comments) != 2 || len(closing) != 1 {
 		t.Errorf("%q %q", comments, closing)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
@@ -188,7 +194,7 @@ func TestWriteToPipe(t *testing.T) {
 	if code := w.run("-w", "-", "192.0.2.1:81"); code != 1 {
 		t.Fatalf("exit %d: %s", code, &w.err)
 	}
-	if comments, closing, _ := held(t, w.out.Bytes()); len(comments) != 2 || len(closing) != 1 {
+	if comments, closing := held(t, w.out.Bytes()); len(comments) != 2 || len(closing) != 1 {
 		t.Errorf("%q %q", comments, closing)
 	}
 	if !strings.HasPrefix(w.err.String(), "REJECT  192.0.2.1 port 81/tcp") {

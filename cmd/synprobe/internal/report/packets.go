@@ -87,7 +87,6 @@ func (r *Result) unused() string {
 	add(i.Unprovoked, "that answer nothing we sent")
 	add(i.Malformed, "malformed")
 	add(i.Duplicates, "seen twice")
-	add(i.Advice, "mere advice")
 	add(i.Excess, "more than a record holds")
 	add(int(min(r.seen.Tap.Drops, 1<<30)), "lost because the capture was full")
 	return strings.Join(parts, ", ")
@@ -149,7 +148,8 @@ func replyCells(r *rawprobe.Reply, s *rawprobe.Sent) []string {
 	if s != nil {
 		detail += fmt.Sprintf(" for %s, try %d", probeName(s), s.Try)
 	}
-	return []string{"received", replyWords(r), "from " + r.From.String(), fmt.Sprintf("TTL %d", r.TTL), strings.TrimSpace(detail)}
+	detail += extensionWords(r.Extensions)
+	return []string{"received", replyWords(r), "from " + r.From.String(), fmt.Sprintf("TTL %d", r.TTL), strings.TrimLeft(detail, ", ")}
 }
 
 // probeName is a probe in a list of packets.

@@ -36,6 +36,7 @@ func PacketComment(s rawprobe.Seen) string {
 		case s.Reply.Exact:
 			text += fmt.Sprintf(", try %d", s.Probe.Try)
 		}
+		text += extensionWords(s.Reply.Extensions)
 		if !s.Reply.Exact {
 			text += "; it names no try"
 		}
@@ -52,8 +53,6 @@ func PacketComment(s rawprobe.Seen) string {
 		return "ignored: a copy of the answer before"
 	case rawprobe.Excess:
 		return "ignored: beyond what a record holds"
-	case rawprobe.Advice:
-		return "ignored: advice, and no answer"
 	}
 	return "no part of this run"
 }
