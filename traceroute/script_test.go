@@ -35,6 +35,13 @@ type chain struct {
 	detour  int  // how many routers more there are on the way back from everywhere
 	nextHop bool // answers our own requests
 	rewrite int  // from this TTL on the subject is on its way to another machine; 0 nowhere
+	// late is how much longer the answer from a TTL to a probe takes, stall how
+	// long the run is kept from going on after it has sent one. Nil is never.
+	late  func(p *probe, ttl int) time.Duration
+	stall func() time.Duration
+	// fate, where not nil, gives each probe the chance of its own: what else is
+	// sent in the same instant, in whatever order, then changes nothing for it.
+	fate func(p *probe) *rand.Rand
 
 	events chan rawprobe.Event
 	port   uint16 // the next that Hold gives out
@@ -232,8 +239,14 @@ func (c *chain) Send(raw []byte, _ *rawprobe.Machine, _ *[6]byte) error {
 	}
 	c.lines = append(c.lines, line)
 	c.events <- rawprobe.Event{Data: p.raw, Time: time.Now(), Direction: pcap.Outgoing, Interface: ours, ChecksumPartial: true}
+	if c.fate != nil {
+		c.random = c.fate(p)
+	}
 	if c.random.Float64() >= c.loss {
 		c.carry(p)
+	}
+	if c.stall != nil {
+		time.Sleep(c.stall())
 	}
 	return nil
 }
@@ -373,6 +386,9 @@ type answer struct {
 func (c *chain) back(p *probe, k int, wait time.Duration, a answer) {
 	if c.random.Float64() < c.loss {
 		return
+	}
+	if c.late != nil {
+		wait += c.late(p, k)
 	}
 	rtt := time.Duration(2*k) * ms
 	if p.answered == 0 {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"synprobe/rawprobe"
@@ -18,8 +20,8 @@ type sweep struct {
 
 // asked is what was sent to one TTL.
 type asked struct {
-	tries int
-	last  time.Time
+	tries       int
+	first, last time.Time
 }
 
 // sweep returns the sweep of a name, which it makes where it is new.
@@ -50,7 +52,9 @@ func (t *tracer) ask(s *sweep, ttl, tries int, pace time.Duration) (wake time.Ti
 		if err := s.send(ttl); err != nil {
 			return wake, false, err
 		}
-		h.tries++
+		if h.tries++; h.tries == 1 {
+			h.first = t.now
+		}
 		h.last = t.now
 	case h.tries < tries && t.spent(ttl) < hopBudget:
 		return due, true, nil
@@ -194,27 +198,70 @@ func (t *tracer) frontier() int {
 const maxSubject = 6
 
 // mayReach reports whether n more SYNs for the subject's port may reach the
-// host, those set aside that the direct questions still need.
+// host, those set aside that the direct questions and the other flows still
+// need: whatever comes first must not take the place of what is certain to
+// follow.
 func (t *tracer) mayReach(n int) bool {
-	last, direct := t.routers(), 0
+	last, direct, others := t.routers(), 0, 0
 	for i := range t.o.Sent {
 		switch s := &t.o.Sent[i]; {
-		case s.Kind == rawprobe.Subject && !s.Stepped():
-			direct++
-		case s.Kind == rawprobe.Subject && s.TTL > last, s.Kind == rawprobe.OtherFlow && (!s.Stepped() || s.TTL > last):
+		case s.Kind != rawprobe.Subject && s.Kind != rawprobe.OtherFlow:
+		case s.Stepped() && s.TTL > last:
 			n++
+		case s.Stepped():
+		case s.Kind == rawprobe.Subject:
+			direct++
+		default:
+			others++
 		}
 	}
+	// Tries and flows that were asked for come on top; one SYN more is needed.
+	usual := min(t.opt.Flows, defaultFlows)
+	most := max(maxSubject, t.direct.Wanted()+usual+1)
 	if t.r.Conclusive() == nil {
-		direct = max(direct, t.direct.Wanted())
+		// Flows beyond the usual do not get to the host: see stops.
+		direct, others = max(direct, t.direct.Wanted()), usual
+	} else if t.opt.askedFlows {
+		others = min(others, usual)
 	}
-	return n+direct <= maxSubject
+	return n+direct+others <= most
 }
 
-// short reports whether the subject stops before the last router, so that SYNs
-// for its port do not reach the host at all, unless it answers them.
-func (t *tracer) short() bool {
-	return t.routers() > t.path.Last(string(rawprobe.Subject))
+// stops reports whether the subject is known to stop before the last router, so
+// that SYNs for its port do not reach the host. A router that answers an echo
+// alone does not show it: it may say nothing about TCP. It has to say so of
+// another TCP packet, and to have been asked for the subject until its silence
+// is hardly by chance. Where it may come to that, stops returns when.
+func (t *tracer) stops() (now bool, wake time.Time) {
+	lost, answered, doubt := Losses(t.o)
+	wait := max(stepPatience, 2*t.o.MaxRTT())
+	for ttl := t.path.Last(string(rawprobe.Subject)) + 1; ttl <= t.routers(); ttl++ {
+		if !slices.ContainsFunc(t.path.passedAt(ttl), isTCP) {
+			continue
+		}
+		n := 0
+		for i := range t.o.Sent {
+			s := &t.o.Sent[i]
+			if s.Kind != rawprobe.Subject || s.TTL != ttl {
+				continue
+			}
+			if due := s.Time.Add(wait); t.now.Before(due) {
+				wake = due
+			} else {
+				n++
+			}
+		}
+		if n >= hopTries && Chance(lost+doubt, answered, n) <= maxChance {
+			return true, wake
+		}
+	}
+	return false, wake
+}
+
+// isTCP reports whether a kind of probe, by its name, is another TCP packet than
+// the subject.
+func isTCP(name string) bool {
+	return name == string(rawprobe.ControlACK) || strings.HasPrefix(name, string(rawprobe.ControlSYN))
 }
 
 // refusedWithin is the greatest TTL that the subject needs to find the device
@@ -274,6 +321,8 @@ func (t *tracer) subject(upTo int) (wake time.Time, busy bool, err error) {
 				continue
 			}
 			tries = h.tries // none is left to send, but one may be on its way
+		} else if h != nil && h.first.After(t.begun.Add(pace)) {
+			pace = lossyPace // a router that was found late must not make us late
 		}
 		p.add(t.ask(s, ttl, tries, pace))
 	}
@@ -287,9 +336,12 @@ func (t *tracer) tries() (int, time.Duration) {
 	if loss == 0 {
 		return hopTries, pace
 	}
-	need := int(math.Ceil(math.Log(1e-3) / math.Log(loss)))
+	need := int(math.Ceil(math.Log(maxChance) / math.Log(loss)))
 	return min(max(hopTries, need), lossyTries), lossyPace
 }
+
+// maxChance is how often a silence may be by chance.
+const maxChance = 1e-3
 
 // Loss is the share of probes that went unanswered among those that were sent
 // where the same kind of probe was answered at least once. The subject's do not
@@ -552,40 +604,35 @@ type flows struct {
 	confirmed time.Time // when the last was sent
 }
 
-// flowsWanted is how many other source ports are tried, each whatever the
-// others meet, and how many until one gets through: more where a device on the
-// way is about to be blamed, and the SYNs do not reach the host.
-func (t *tracer) flowsWanted() (each, most int) {
-	each = t.opt.Flows
-	if t.short() {
-		return each, max(each, FlowsForCertain)
-	}
-	return each, each
-}
-
 // otherFlows tries the subject from other source ports once it has been silent
-// twice, and steps one that gets through.
+// twice, and steps one that gets through. A few are tried whatever the others
+// meet; more, until one gets through, where a device on the way is about to be
+// blamed and the SYNs do not reach the host.
 func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 	f := &t.flows
 	begin := t.first.Add(flowsAfter)
 	if t.now.Before(begin) {
 		return begin, true, nil
 	}
-	settled := f.last.Add(max(minFlowPause, 2*t.o.MaxRTT()))
-	each, most := t.flowsWanted()
-	port := t.passingFlow()
-	switch {
-	case f.n < each:
+	if f.n < t.opt.Flows {
 		// All at once: they are few, or asked for.
-		return t.sendFlows(each - f.n)
+		return t.sendFlows(t.opt.Flows - f.n)
+	}
+	settled := f.last.Add(max(minFlowPause, 2*t.o.MaxRTT()))
+	port := t.passingFlow()
+	stops, known := t.stops()
+	switch {
 	case port >= 0:
-	case f.n < most && t.now.Before(settled):
+	case stops && f.n < FlowsForCertain && t.now.Before(settled):
 		return settled, true, nil
-	case f.n < most:
-		return t.sendFlows(min(2, most-f.n))
-	case !f.again && t.now.Before(f.last.Add(pace)):
+	case stops && f.n < FlowsForCertain:
+		return t.sendFlows(min(2, FlowsForCertain-f.n))
+	case !stops && f.n < FlowsForCertain && t.now.Before(known):
+		return known, true, nil
+	case f.again || !stops || Loss(t.o) == 0:
+	case t.now.Before(f.last.Add(pace)):
 		return f.last.Add(pace), true, nil
-	case !f.again && Loss(t.o) > 0 && (t.short() || t.mayReach(f.n)):
+	default:
 		f.again = true
 		for i := range f.n {
 			if err := t.r.SendOther(i, rawprobe.DefaultTTL); err != nil {
@@ -596,7 +643,11 @@ func (t *tracer) otherFlows() (wake time.Time, busy bool, err error) {
 		return settled, true, nil
 	}
 	if port < 0 {
-		end := f.last.Add(max(hopPatience, 3*t.o.MaxRTT()))
+		wait := hopPatience
+		if f.n > t.opt.Flows {
+			wait = flowPatience
+		}
+		end := f.last.Add(max(wait, 3*t.o.MaxRTT()))
 		return end, t.now.Before(end), nil
 	}
 	if wake, busy, err := t.confirm(port); busy || err != nil {
@@ -613,6 +664,7 @@ func (t *tracer) stepFlow(i int) (wake time.Time, busy bool, err error) {
 	}
 	p := pending{wake: t.end()}
 	depth, _ := t.depth()
+	depth = min(depth, t.routers()+1) // the host may be nearer than it seems
 	path := ReadFlow(t.o, t.flowPort(i))
 	for ttl := 1; ttl < depth; ttl++ {
 		if st := path.status(ttl, string(rawprobe.Subject)); st != Silent && st != NotSent {

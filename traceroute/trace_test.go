@@ -167,12 +167,14 @@ func (c *chain) measured() time.Duration {
 // asked faster at the TTL of claim.
 func (c *chain) paced(t *testing.T, want time.Duration, claim int) {
 	t.Helper()
+	begun, _ := c.begun()
 	for _, kind := range []string{"subject", "echo"} {
 		for ttl := 1; ttl < full; ttl++ {
 			list := c.of(kind, ttl)
 			for i := 1; i < len(list); i++ {
 				least := want
-				if kind == "subject" && ttl == claim {
+				// A router that is found late is asked faster.
+				if kind == "subject" && (ttl == claim || list[0].at > begun+want) {
 					least = min(want, 300*ms)
 				}
 				if d := list[i].at - list[i-1].at; d < least {
@@ -420,20 +422,95 @@ func TestLossySeeds(t *testing.T) {
 }
 
 // More than six SYNs may trip a host's scan defence (field notes 34, 43),
-// whatever the way back suggests of the host's distance.
+// whatever the way back suggests of the host's distance, and whatever is sent
+// before what.
 func TestSubjectsAtHost(t *testing.T) {
-	for name, edit := range map[string]func(*chain){
-		"a way back of 8 more":                func(c *chain) { c.detour = 8 },
-		"a way back of 8 more, echo filtered": func(c *chain) { c.detour, c.at.echo = 8, nil },
-		"the host drops the subject alone":    func(c *chain) { c.at.other = always(synAck) },
+	tcp := func(p *probe) bool { return p.kind != "echo" && p.kind != "udp" }
+	for name, test := range map[string]struct {
+		edit func(*chain)
+		most int
+	}{
+		"a way back of 8 more":                {func(c *chain) { c.detour = 8 }, 6},
+		"a way back of 8 more, echo filtered": {func(c *chain) { c.detour, c.at.echo = 8, nil }, 6},
+		// Another flow gets through: two are tried, and asked again twice, in
+		// turns with the subject.
+		"the host drops the subject alone": {func(c *chain) { c.at.other = always(synAck) }, 6 + 4},
+		// Its silence looks as if the subject did not get there.
+		"the last router says nothing about TCP": {func(c *chain) { c.r(4).mute = tcp }, 6},
+		"the last routers say nothing about TCP": {func(c *chain) { c.r(3).mute, c.r(4).mute = tcp, tcp }, 6},
+		// The last hop is due again after 600 ms, other flows are 50 ms earlier.
+		"kept waiting when other flows are due": {func(c *chain) {
+			c.stall = func() time.Duration {
+				if time.Since(c.start) == 600*ms {
+					return 120 * ms
+				}
+				return 0
+			}
+		}, 6},
+		// What is seen to get lost is asked for again sooner. Two more direct
+		// tries make a silence by chance rare: one echo of five is lost, and that
+		// five times in a row in one run in 3,000.
+		"an echo is lost": {func(c *chain) {
+			c.at.echo = func(p *probe) action {
+				if p.at == 0 {
+					return drop
+				}
+				return pass
+			}
+		}, 6 + 2},
+		// Nothing is known of the way when the answer comes, and the way back
+		// makes it seem longer than it is.
+		"the subject's answer is late": {func(c *chain) {
+			c.at, c.detour = answers(synAck), 3
+			c.at.echo = nil
+			for _, r := range c.routers {
+				r.mute = mute
+			}
+			c.late = func(p *probe, ttl int) time.Duration {
+				if ttl == 5 && (p.kind == "subject" || p.kind == "other") {
+					return 1500 * ms
+				}
+				return 0
+			}
+		}, 6},
+		// The other flow that gets through is stepped before the host's distance
+		// is known.
+		"the host's distance is known late": {func(c *chain) {
+			c.at.other, c.at.echo, c.detour = always(synAck), nil, 8
+			c.late = func(p *probe, ttl int) time.Duration {
+				if ttl == 5 && p.ttl != full {
+					return 700 * ms
+				}
+				return 0
+			}
+		}, 6 + 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachFamily(t, func(t *testing.T, f family) {
-				c := newChain(f, 4, edit)
-				if c.trace(t, Options{}); c.reached("subject") > 6 {
-					t.Errorf("%d subject SYNs reached the host\n%s", c.reached("subject"), c.transcript())
+				c := newChain(f, 4, test.edit)
+				c.trace(t, Options{})
+				if n, all := c.reached("subject"), c.reached("subject")+c.reached("other"); n > 6 || all > test.most {
+					t.Errorf("%d subject SYNs reached the host, %d with those of other flows\n%s", n, all, c.transcript())
 				}
 			})
+		})
+	}
+}
+
+// Where the subject stops on the way, the other flows that rule out a broken way
+// do not reach the host, and all of them are tried.
+func TestFlowsForCertain(t *testing.T) {
+	for k := 1; k <= 4; k++ {
+		eachFamily(t, func(t *testing.T, f family) {
+			c := newChain(f, 5, func(c *chain) { c.r(k).fwd = only(drop, "subject", "other") })
+			c.trace(t, Options{})
+			ports := make(map[uint16]bool)
+			for _, p := range c.of("other", full) {
+				ports[p.src.Port()] = true
+			}
+			if n := c.reached("subject") + c.reached("other"); len(ports) != FlowsForCertain || n > 0 || c.ended > 2300*ms {
+				t.Errorf("dropped by router %d: %d other flows, %d SYNs at the host, ended at %v", k, len(ports), n, c.ended)
+			}
 		})
 	}
 }

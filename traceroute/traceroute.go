@@ -119,6 +119,9 @@ const (
 	// weight they all take the broken one in less than one run in 1,000.
 	FlowsForCertain = 10
 	minFlowPause    = 40 * time.Millisecond
+	// flowPatience is how long the last of those is waited for: they come late,
+	// and the first two have had a round trip and hopPatience by then.
+	flowPatience = 400 * time.Millisecond
 	// confirmRounds keep the subject SYNs that reach the host at six: three
 	// direct tries, these, and one stepped to the host's own hop.
 	confirmRounds = 2

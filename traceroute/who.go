@@ -78,7 +78,7 @@ func (t *tracer) whoAnswered(a *rawprobe.Reply) (wake time.Time, busy bool, err 
 		}
 	}
 	w.tries = 0
-	if w.ttl <= w.below || w.ttl > t.opt.MaxHops || w.ttl > t.routers() && !t.mayReach(1) {
+	if w.ttl <= w.below || w.ttl > t.opt.MaxHops {
 		w.done = true
 		return wake, false, nil
 	}
@@ -87,6 +87,10 @@ func (t *tracer) whoAnswered(a *rawprobe.Reply) (wake time.Time, busy bool, err 
 
 func (t *tracer) askWho() (wake time.Time, busy bool, err error) {
 	w := &t.who
+	if w.ttl > t.routers() && !t.mayReach(1) {
+		w.done = true
+		return wake, false, nil
+	}
 	if w.lowest > 0 && t.synAckPending() {
 		// Our kernel has not closed what the last answer opened. If it never
 		// does, the host would take another SYN for a retransmission.
