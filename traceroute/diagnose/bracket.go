@@ -226,21 +226,23 @@ func (v *view) reached(d *Diagnosis, last int) {
 	}
 	switch {
 	case last == 0 && beyond > 0:
-		d.because("subject-path", "no hop answered for the same SYN (TTL 1 to %d, up to %s each)", beyond, timesEach(tries))
-	case beyond > last+1:
-		d.because("subject-path", "the same SYN reached %s, and nobody beyond answered (TTL %d to %d, up to %s each)", where, last+1, beyond, timesEach(tries))
-	case beyond == last+1:
-		d.because("subject-path", "the same SYN reached %s, and nobody beyond answered (TTL %d, %s)", where, beyond, timesEach(tries))
+		d.because("subject-path", "no hop answered for the same SYN (%s)", stepsTo(1, beyond, tries))
+	case beyond > last:
+		d.because("subject-path", "the same SYN reached %s, and nobody beyond answered (%s)", where, stepsTo(last+1, beyond, tries))
 	default:
 		d.because("subject-path", "the same SYN reached %s", where)
 	}
 }
 
-func timesEach(n int) string {
-	if n == 1 {
-		return "once"
+// stepsTo says to which TTLs a SYN was sent, and how often to each at most.
+func stepsTo(from, to, tries int) string {
+	switch {
+	case from == to:
+		return fmt.Sprintf("TTL %d, %s", to, times(tries))
+	case tries == 1:
+		return fmt.Sprintf("TTL %d to %d, once each", from, to)
 	}
-	return fmt.Sprintf("%d times", n)
+	return fmt.Sprintf("TTL %d to %d, up to %s each", from, to, times(tries))
 }
 
 // onTheWay: a control was answered by a router beyond the last one that
@@ -255,7 +257,7 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	sameFlow, tcp := v.passesTCP(ttl)
 	if n := v.triesAt(last+1, ttl); n < silentTries {
 		d.Certainty = Likely
-		d.because("few-tries", "but no more than %s was sent to every hop there", plural(n, "SYN"))
+		d.because("few-tries", "but one of the hops there was sent no more than %s", plural(n, "SYN"))
 		d.or(HostFirewall, v.destination(), "the SYN may have got further, and a router's word of it been lost")
 	} else if !tcp {
 		d.Certainty = Likely
@@ -359,7 +361,7 @@ func (v *view) blurred(d *Diagnosis, last int) {
 	d.Cause, d.Certainty, d.Fault = Unknown, Ambiguous, &Fault{Where: Nowhere}
 	d.Summary = fmt.Sprintf("SYNs to port %d are silently dropped, and the routers' words do not tell how far they get.", v.port)
 	d.Next = fmt.Sprintf("Ask whoever runs the firewalls in front of and on %s about rules for tcp/%d.", v.target, v.port)
-	d.because("unplaced", "%s of routers name no probe that expired: they quote too little of it", plural(v.path.Unplaced, "answer"))
+	d.because("unplaced", "%s quoted too little to name the probe that expired", plural(v.path.Unplaced, "answer"))
 	v.aliveEvidence(d)
 	v.further(d)
 	if !v.alive() {
@@ -659,7 +661,7 @@ func otherFlows(v *view) *Diagnosis {
 		d.or(HostFirewall, v.destination(), "so does such a rule of the host's, or what it remembers of an old connection")
 	}
 	v.silence(d)
-	d.because("other-flows", "the same SYN from other source ports got an answer: %d of %d flows pass", len(through), len(tried)+1)
+	d.because("other-flows", "the same SYN from other source ports got an answer: %d of %d flows got through", len(through), len(tried)+1)
 	d.Summary = "Some connections get through and others do not, by their source port: one of several ways is broken."
 	if v.traced() && !v.onLink() && v.path.Unplaced == 0 {
 		v.reached(d, last)
@@ -723,7 +725,7 @@ func mixedFlows(v *view) *Diagnosis {
 	}
 	d.Summary = fmt.Sprintf("Some connections get through and others do not, by their source port: one of several ways seems to be broken%s.", at)
 	d.Next = "Ask whoever runs the routers there; retrying from other source ports helps for now."
-	d.because("mixed-flows", "the SYN was answered, and from %d of %d other source ports it got no answer in %d tries", len(silent), len(tries), tries[silent[0]])
+	d.because("mixed-flows", "the SYN was answered, and from %d of %s it got no answer in %d tries", len(silent), plural(len(tries), "other source port"), tries[silent[0]])
 	d.or(NetworkFirewall, Fault{Where: Path}, "a rule that looks at source ports, or limits new connections, does the same")
 	return d.or(HostFirewall, v.destination(), "so does such a rule of the host's")
 }

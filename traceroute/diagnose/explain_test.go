@@ -632,6 +632,13 @@ var cases = []explained{
 			at local 0:me
 			why swallowed-answer echo-reply`,
 	}, {
+		name: "one packet that nothing of ours provoked opens nothing", misses: "syn-ack",
+		see: "unprovoked 1\n" + quiet,
+		want: `silent-subject: drop unknown ambiguous
+			at unknown
+			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
+			why silent-subject silent-echo ignored`,
+	}, {
 		name: "packets that nothing of ours provoked open nothing", misses: "syn-ack",
 		see: "unprovoked 3\n" + quiet,
 		want: `silent-subject: drop unknown ambiguous
@@ -1160,6 +1167,13 @@ var cases = []explained{
 			or unknown@unknown
 			why dead-neighbor`,
 	}, {
+		name: "a dead host, asked once",
+		see:  "route link\n ask 0s\n syn 0s\n end 0.1s",
+		want: `dead-neighbor: host-down neighbor-unreachable ambiguous
+			at destination 1:host
+			or unknown@unknown
+			why dead-neighbor`,
+	}, {
 		name: "a dead host, asked three times but not waited for",
 		see:  "route link\n ask 0s 0.4s 0.8s\n syn 0s\n end 0.9s\n interrupted",
 		want: `dead-neighbor: host-down neighbor-unreachable ambiguous
@@ -1215,6 +1229,13 @@ var cases = []explained{
 			at unknown
 			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
 			why silent-subject silent-echo tap-drops`,
+	}, {
+		name: "the only SYN never left",
+		see:  "ask 0s answered\n syn 0s unseen",
+		want: `never-departed: drop local-firewall likely
+			at local 0:me
+			or link-down@local
+			why never-departed`,
 	}, {
 		name: "one SYN was seen to leave", misses: "never-departed",
 		see: "ask 0s answered\n echo 0s\n syn 0s unseen\n syn 0.6s 1.2s",
@@ -1342,6 +1363,13 @@ var cases = []explained{
 			or network-firewall@path host-firewall@destination
 			why mixed-flows echo-reply`,
 	}, {
+		name: "the only other source port gets no answer",
+		see:  "syn 0s\n +0.3ms syn-ack\n" + answered + "flow 0.1s 0.7s 1.3s port=41002\n end 2.4s",
+		want: `mixed-flows: partial flow-dependent likely
+			at path
+			or network-firewall@path host-firewall@destination
+			why mixed-flows echo-reply`,
+	}, {
 		name: "one source port has got no answer in two tries", misses: "mixed-flows",
 		see: "syn 0s\n +0.3ms syn-ack\n" + answered + "flow 0.1s port=41001\n +0.3ms syn-ack\n" +
 			"flow 0.1s 0.7s port=41002\n end 2.4s\n" + looked,
@@ -1454,6 +1482,14 @@ var cases = []explained{
 			or host-firewall@destination flow-dependent@path
 			why silent-subject subject-path control-passes host-alive few-tries echo-reply`,
 	}, {
+		name: "a firewall between the first two routers, as far as two SYNs show",
+		see: silence + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s ttl=2\n syn 1.3s 1.9s ttl=3\n interrupted",
+		want: `bracket: drop network-firewall ambiguous
+			at path 1:gw 2:r2
+			or host-firewall@destination flow-dependent@path
+			why silent-subject subject-path control-passes host-alive few-tries echo-reply`,
+	}, {
 		// Field note 36: five faults give these packets.
 		name: "lost at the last step",
 		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
@@ -1485,6 +1521,14 @@ var cases = []explained{
 			or network-firewall@path host-firewall@destination unknown@unknown
 			why silent-subject other-flows echo-reply`,
 	}, {
+		name: "all other source ports get through, each time",
+		see: silence + alive + "flow 1.3s 1.9s 2.5s port=41000\n +0.3ms syn-ack\n +0.3ms syn-ack\n +0.3ms syn-ack\n" +
+			"flow 1.3s 1.9s 2.5s port=41001\n +0.3ms syn-ack\n +0.3ms syn-ack\n +0.3ms syn-ack",
+		want: `other-flows: partial flow-dependent likely
+			at path
+			or network-firewall@path host-firewall@destination
+			why silent-subject other-flows echo-reply`,
+	}, {
 		name: "no other source port gets through", misses: "other-flows",
 		see: silence + alive + "flow 1.3s port=41000\n flow 1.3s port=41001",
 		want: `silent-subject: drop unknown ambiguous
@@ -1503,6 +1547,20 @@ var cases = []explained{
 		see:  silence + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n echo 1.3s ttl=1\n +0.2ms icmp expired from=gw",
 		want: `bracket: drop unknown ambiguous
 			at path 1:gw 2:-
+			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
+			why silent-subject subject-path silent-controls`,
+	}, {
+		name: "no hop answers, and only the first was asked, once",
+		see:  quiet + "syn 1.3s ttl=1",
+		want: `bracket: drop unknown ambiguous
+			at path 1:-
+			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
+			why silent-subject subject-path silent-controls`,
+	}, {
+		name: "no hop answers, and two were asked, once each",
+		see:  quiet + "syn 1.3s ttl=1\n syn 1.3s ttl=2\n echo 1.3s ttl=1",
+		want: `bracket: drop unknown ambiguous
+			at path 1:-
 			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
 			why silent-subject subject-path silent-controls`,
 	}, {

@@ -231,7 +231,7 @@ func neverDeparted(v *view) *Diagnosis {
 		Summary: "The SYN never left this machine: a rule or queue that it meets on its way out seems to drop it.",
 		Next:    "Look at this machine's egress rules and traffic control (nft list ruleset, tc -s qdisc), and at IPsec policies.",
 	}
-	d.because("never-departed", "%s handed to the kernel, none seen to leave", plural(v.tries, "SYN"))
+	d.because("never-departed", "%s handed to the kernel and not seen to leave", plural(v.tries, "SYN"))
 	return d.or(LinkDown, v.local(), "the interface may have stopped sending")
 }
 

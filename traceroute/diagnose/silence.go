@@ -87,9 +87,9 @@ func deadNeighbor(v *view) *Diagnosis {
 	if v.o.NeighborAnswered() {
 		return nil
 	}
-	protocol, question := "ARP", "ARP requests"
+	protocol, question := "ARP", "ARP request"
 	if v.target.Is6() {
-		protocol, question = "neighbour discovery", "neighbour solicitations"
+		protocol, question = "neighbour discovery", "neighbour solicitation"
 	}
 	hop := v.m.Route.NextHop(v.target).WithZone("")
 	d := &Diagnosis{Verdict: HostDown, Cause: NeighborUnreachable, Certainty: Certain, Fault: ptr(v.destination())}
@@ -102,7 +102,11 @@ func deadNeighbor(v *view) *Diagnosis {
 		d.Next = fmt.Sprintf("Check that the gateway %s is up and that %s is connected to it.", hop, v.m.Interface.Name)
 	}
 	span := v.o.End.Sub(asks[0].Time)
-	d.because("dead-neighbor", "%d %s for %s over %s got no answer", len(asks), question, hop, seconds(span))
+	if len(asks) == 1 {
+		d.because("dead-neighbor", "1 %s for %s got no answer within %s", question, hop, seconds(span))
+	} else {
+		d.because("dead-neighbor", "%s for %s over %s got no answer", plural(len(asks), question), hop, seconds(span))
+	}
 	if v.m.Neighbor == "failed" || v.m.Neighbor == "incomplete" {
 		d.because("neighbor-table", "the kernel's own neighbour entry for it is %s", v.m.Neighbor)
 	}
@@ -258,7 +262,7 @@ func (v *view) context() []Evidence {
 		d.because("policy-route", "this machine routes by port or protocol: the probe was handed to the next hop that the kernel names for it")
 	}
 	if n := v.o.Ignored.Unprovoked; n > 0 {
-		d.because("ignored", "%s that no probe of ours provoked, and that were not believed", plural(n, "packet"))
+		d.because("ignored", "%s that no probe of ours provoked: not believed", plural(n, "packet"))
 	}
 	if n := v.lost(); n > 0 {
 		d.because("tap-drops", "%s lost by this machine's own capture: what is missing may have come", plural(int(n), "packet"))
