@@ -56,20 +56,29 @@ func (v *view) behind(ttl int, control string, last int) bool {
 // shares reports whether a control met no other router than the subject up to a
 // TTL: routers that share traffic among several send each flow one way.
 func (v *view) shares(control string, last int) bool {
-	if (strings.HasPrefix(control, string(rawprobe.ControlSYN)) || control == string(rawprobe.ControlUDP)) && v.forks() {
-		return false // each is a flow of its own: one seen here tells nothing of the next
-	}
+	// Where the control was not seen with the subject it may be anywhere.
+	return !v.strays(control) && !v.parts(control, last) && (last == 0 || len(v.path.Hops[last-1].Of(control).Addrs) > 0)
+}
+
+// strays reports whether the probes of a control take several ways: each is a
+// flow of its own, and one seen here tells nothing of the next.
+func (v *view) strays(control string) bool {
+	return (strings.HasPrefix(control, string(rawprobe.ControlSYN)) || control == string(rawprobe.ControlUDP)) && v.forks()
+}
+
+// parts reports whether a control met another router than the subject at one of
+// the hops up to a TTL.
+func (v *view) parts(control string, last int) bool {
 	for t := 1; t <= last; t++ {
 		subject, other := v.path.Hops[t-1].Of(subjectName).Addrs, v.path.Hops[t-1].Of(control).Addrs
 		if len(subject) == 0 || len(other) == 0 {
 			continue
 		}
 		if !slices.ContainsFunc(subject, func(a netip.Addr) bool { return slices.Contains(other, a) }) {
-			return false
+			return true
 		}
 	}
-	// Where the control was not seen with the subject it may be anywhere.
-	return last == 0 || len(v.path.Hops[last-1].Of(control).Addrs) > 0
+	return false
 }
 
 // forks reports whether several routers answered at one hop.
@@ -275,8 +284,15 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	}
 	if !shared {
 		d.Certainty = Likely
-		d.because("other-way", "but it took another way than the SYN before that")
-		d.or(FlowDependent, *d.Fault, "the SYN and the control take different ways, of which one may be broken for all traffic")
+		switch {
+		case v.parts(control, last):
+			d.because("other-way", "but %s took another way than the SYN before that", words(control))
+		case v.strays(control):
+			d.because("other-way", "but there are several ways, and %s may have taken another than the SYN", words(control))
+		default: // a silence proves no other way
+			d.because("few-answers", "but no answer shows by which way %s got past hop %d", words(control), last)
+		}
+		d.or(FlowDependent, *d.Fault, "the SYN and the control may take different ways, of which one may be broken for all traffic")
 		v.further(d)
 		return
 	}
@@ -319,8 +335,8 @@ func (v *view) byBadLuck(d *Diagnosis, last int) {
 	lost += doubt
 	d.because("loss", "but packets get lost on the way: %d of %s that had to be answered got lost", lost, plural(lost+answered, "probe"))
 	d.or(HostFirewall, v.destination(), "the SYN may have got further, and the routers' word of it been lost")
-	d.or(ReturnPath, somewhere(), "so may the SYN's answer")
-	d.or(NetworkFirewall, somewhere(), "and it may be dropped further on")
+	d.or(ReturnPath, somewhere(), "the SYN may have arrived, and its answer been lost")
+	d.or(NetworkFirewall, somewhere(), "the SYN may have got further, and be dropped there")
 }
 
 // passesTCP reports whether a TCP control passed a hop, and whether one of the
@@ -351,9 +367,12 @@ func (v *view) answersAt(ttl int) (got, tries int) {
 // further adds who else it may be where the hops beyond the subject's last one
 // are not known to be on its way.
 func (v *view) further(d *Diagnosis) {
+	if slices.ContainsFunc(d.Alternatives, func(a Alternative) bool { return a.Cause == ReturnPath }) {
+		return // they were added for another reason
+	}
 	d.or(NetworkFirewall, somewhere(), "the SYN's own way may go on in silence, and the SYN be lost further on")
-	d.or(HostFirewall, v.destination(), "or by the host")
-	d.or(ReturnPath, somewhere(), "the SYN may arrive")
+	d.or(HostFirewall, v.destination(), "it may drop the SYN, whose way there may be silent")
+	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be lost")
 }
 
 // blurred: routers said that the SYN expired, in words that do not tell where.
@@ -365,7 +384,7 @@ func (v *view) blurred(d *Diagnosis, last int) {
 	v.aliveEvidence(d)
 	v.further(d)
 	if !v.alive() {
-		d.or(HostUnreachable, v.destination(), "or the host may be down")
+		d.or(HostUnreachable, v.destination(), "the host may be down")
 	}
 }
 
@@ -658,7 +677,7 @@ func otherFlows(v *view) *Diagnosis {
 	if !v.part(through) {
 		d.Certainty = Likely
 		d.or(NetworkFirewall, Fault{Where: Path}, "a rule that looks at source ports does the same")
-		d.or(HostFirewall, v.destination(), "so does such a rule of the host's, or what it remembers of an old connection")
+		d.or(HostFirewall, v.destination(), "a rule of the host's that looks at source ports does the same, and so does what it remembers of an old connection")
 	}
 	v.silence(d)
 	d.because("other-flows", "the same SYN from other source ports got an answer: %d of %d flows got through", len(through), len(tried)+1)
@@ -727,7 +746,7 @@ func mixedFlows(v *view) *Diagnosis {
 	d.Next = "Ask whoever runs the routers there; retrying from other source ports helps for now."
 	d.because("mixed-flows", "the SYN was answered, and from %d of %s it got no answer in %d tries", len(silent), plural(len(tries), "other source port"), tries[silent[0]])
 	d.or(NetworkFirewall, Fault{Where: Path}, "a rule that looks at source ports, or limits new connections, does the same")
-	return d.or(HostFirewall, v.destination(), "so does such a rule of the host's")
+	return d.or(HostFirewall, v.destination(), "a rule of the host's that looks at source ports, or limits new connections, does the same")
 }
 
 // part reports whether a flow that passes was seen to take another way than the

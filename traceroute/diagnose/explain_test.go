@@ -1437,6 +1437,31 @@ var cases = []explained{
 			or network-firewall@path host-firewall@destination return-path@path
 			why silent-subject subject-path control-passes host-alive few-answers other-flows echo-reply`,
 	}, {
+		// The first router's limit for ICMP leaves no word for the echo.
+		name: "a firewall between the first two routers, and the first has no word for the echo",
+		see: silence + alive + strings.Replace(echoPath, " +0.2ms icmp expired for echo from=gw\n", "", 1) + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or host-firewall@destination return-path@path network-firewall@path flow-dependent@path
+			why silent-subject subject-path control-passes host-alive loss few-answers echo-reply`,
+	}, {
+		name: "the same, and the second answers some of the controls only",
+		see: silence + alive + strings.Replace(echoPath, " +0.2ms icmp expired for echo from=gw\n", "", 1) + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n tcp-443 2.1s 2.7s ttl=2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or network-firewall@path host-firewall@destination return-path@path flow-dependent@path
+			why silent-subject subject-path control-passes host-alive few-answers few-answers echo-reply`,
+	}, {
+		name: "a firewall between the first two routers, and the echo meets another first one",
+		see: silence + alive + strings.Replace(echoPath, "from=gw", "from=other", 1) + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or flow-dependent@path network-firewall@path host-firewall@destination return-path@path
+			why silent-subject subject-path control-passes host-alive other-way echo-reply`,
+	}, {
 		// Many who ask at once use up what a router may say (field note 3).
 		name: "a silent router refuses an ACK, and may have refused the SYNs",
 		see: silence + alive + "echo 1.3s 1.9s ttl=1\n echo 1.3s ttl=2\n +0.3ms icmp expired for echo from=r2\n echo 1.3s ttl=3\n +0.4ms echo-reply\n" +

@@ -95,12 +95,17 @@ func violations(o *rawprobe.Observations, d *Diagnosis) (wrong []string) {
 	default:
 		bad("certainty %q", d.Certainty)
 	}
-	for _, a := range d.Alternatives {
+	for i, a := range d.Alternatives {
 		if !mayBe(a.Cause, a.Fault.Where) {
 			bad("no table has the alternative %s at %q", a.Cause, a.Fault.Where)
 		}
 		if reflect.DeepEqual(&a.Fault, d.Fault) && a.Cause == d.Cause {
 			bad("the alternative %s is the diagnosis itself", a.Cause)
+		}
+		for _, b := range d.Alternatives[:i] {
+			if reflect.DeepEqual(a, b) {
+				bad("the alternative %s twice", a.Cause)
+			}
 		}
 	}
 

@@ -201,7 +201,7 @@ func silentSubject(v *view) *Diagnosis {
 		d.or(NetworkFirewall, somewhere(), "it may drop the SYN")
 		d.or(HostFirewall, host, "it may drop the SYN")
 		d.or(NotAccepting, host, "a program with a full accept queue is silent too")
-		d.or(ReturnPath, somewhere(), "the SYN may arrive")
+		d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be lost")
 	default:
 		v.nothingAlive(d)
 	}
