@@ -63,7 +63,23 @@ func (v *view) shares(control string, last int) bool {
 // strays reports whether the probes of a control take several ways: each is a
 // flow of its own, and one seen here tells nothing of the next.
 func (v *view) strays(control string) bool {
-	return (strings.HasPrefix(control, string(rawprobe.ControlSYN)) || control == string(rawprobe.ControlUDP)) && v.forks()
+	return (strings.HasPrefix(control, string(rawprobe.ControlSYN)) || control == string(rawprobe.ControlUDP)) && (v.forks() || v.uneven())
+}
+
+// uneven reports whether the host's own TCP answers to controls came from
+// different distances: ways of different length share them by port.
+func (v *view) uneven() bool {
+	var first *rawprobe.Reply
+	for _, r := range v.controls {
+		switch {
+		case r.Kind == rawprobe.ICMPError: // it may start from another TTL
+		case first == nil:
+			first = r
+		case r.Distance() != first.Distance():
+			return true
+		}
+	}
+	return false
 }
 
 // parts reports whether a control met another router than the subject at one of
@@ -116,9 +132,26 @@ func (v *view) chance(last int) float64 {
 func (v *view) suspects(from, to int) []Hop {
 	var hops []Hop
 	for ttl := max(from, 1); ttl <= to; ttl++ {
-		hops = append(hops, v.hop(ttl))
+		h := v.hop(ttl)
+		if v.passedBefore(h) {
+			h.Address = netip.Addr{}
+		}
+		hops = append(hops, h)
 	}
 	return hops
+}
+
+// passedBefore reports whether the subject met at an earlier hop, and not here,
+// who is named here: controls got there by a longer way.
+func (v *view) passedBefore(h Hop) bool {
+	here := v.path.Hop(h.TTL)
+	if here == nil || here.Of(subjectName).Status == traceroute.Passes {
+		return false
+	}
+	return slices.ContainsFunc(v.path.Hops[:h.TTL-1], func(o traceroute.Hop) bool {
+		p := o.Of(subjectName)
+		return p.Status == traceroute.Passes && slices.Contains(p.Addrs, h.Address)
+	})
 }
 
 // span names suspects in a sentence.

@@ -1462,6 +1462,35 @@ var cases = []explained{
 			or flow-dependent@path network-firewall@path host-firewall@destination return-path@path
 			why silent-subject subject-path control-passes host-alive other-way echo-reply`,
 	}, {
+		// The SYN to port 443 that r2 named may have taken a longer way, and so not
+		// have met the second hop of the subject's, where nobody says anything.
+		name: "a firewall between two routers, and the host's answers come from two distances",
+		see: silence + "tcp-443 0s\n +0.4ms reset ttl=62\n tcp-443 0.1s\n +0.4ms reset ttl=61\n" +
+			"tcp-443 1.3s ttl=1\n +0.2ms icmp expired from=gw ttl=64\n tcp-443 1.3s ttl=2\n +0.3ms icmp expired from=r2 ttl=63\n tcp-443 1.3s ttl=3\n +0.4ms reset ttl=62\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw ttl=64\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or flow-dependent@path network-firewall@path host-firewall@destination return-path@path
+			why silent-subject subject-path control-passes host-alive other-way`,
+	}, {
+		name: "the same, and all of the host's answers come from one distance",
+		see: silence + "tcp-443 0s\n +0.4ms reset ttl=62\n tcp-443 0.1s\n +0.4ms reset ttl=62\n" +
+			"tcp-443 1.3s ttl=1\n +0.2ms icmp expired from=gw ttl=64\n tcp-443 1.3s ttl=2\n +0.3ms icmp expired from=r2 ttl=63\n tcp-443 1.3s ttl=3\n +0.4ms reset ttl=62\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw ttl=64\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall certain
+			at path 1:gw 2:r2
+			why silent-subject subject-path control-passes host-alive other-flows`,
+	}, {
+		// A SYN to port 443 met gw one hop later, by a longer way: who is there on
+		// the subject's way says nothing.
+		name: "a firewall about a silent router, where another way is longer",
+		see: silence + "echo 0s\n +0.4ms echo-reply ttl=61\n echo 1.3s ttl=1\n +0.2ms icmp expired for echo from=gw\n echo 1.3s ttl=3\n +0.3ms icmp expired for echo from=r2\n" +
+			"echo 1.3s ttl=4\n +0.4ms echo-reply ttl=61\n tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=gw\n tcp-443 1.5s ttl=3\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n syn 1.3s 1.9s 2.5s ttl=4\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall certain
+			at path 1:gw 2:- 3:r2
+			why silent-subject subject-path control-passes host-alive other-flows echo-reply`,
+	}, {
 		// Many who ask at once use up what a router may say (field note 3).
 		name: "a silent router refuses an ACK, and may have refused the SYNs",
 		see: silence + alive + "echo 1.3s 1.9s ttl=1\n echo 1.3s ttl=2\n +0.3ms icmp expired for echo from=r2\n echo 1.3s ttl=3\n +0.4ms echo-reply\n" +
