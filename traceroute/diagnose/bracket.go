@@ -170,15 +170,16 @@ func span(hops []Hop) string {
 
 // bracket: the subject's path ends, and a control's goes on.
 func bracket(v *view) *Diagnosis {
-	if !v.patient() || len(v.subject) > 0 {
+	if !v.patient() || len(v.subject) > 0 || v.moved() {
 		return nil
 	}
+	v = v.asSent()
 	if v.onLink() && (len(v.controls) > 0 || v.arrived != nil) {
 		d := &Diagnosis{Verdict: Drop}
 		v.silence(d)
 		v.lastStep(d)
 		v.byChance(d, 0)
-		return d
+		return v.elsewhere(d)
 	}
 	if v.onLink() || !v.traced() {
 		return nil
@@ -213,7 +214,7 @@ func bracket(v *view) *Diagnosis {
 		d.Certainty = Ambiguous
 		d.or(Unknown, Fault{Where: Nowhere}, "the run was interrupted: answers may have been on their way")
 	}
-	return d
+	return v.elsewhere(d)
 }
 
 // refusedACK weakens a silence in which a device did refuse an ACK of the same
@@ -710,7 +711,7 @@ func otherFlows(v *view) *Diagnosis {
 	if !v.part(through) {
 		d.Certainty = Likely
 		d.or(NetworkFirewall, Fault{Where: Path}, "a rule that looks at source ports does the same")
-		d.or(HostFirewall, v.destination(), "a rule of the host's that looks at source ports does the same, and so does what it remembers of an old connection")
+		d.or(HostFirewall, v.asked(), "a rule of the host's that looks at source ports does the same, and so does what it remembers of an old connection")
 	}
 	v.silence(d)
 	d.because("other-flows", "the same SYN from other source ports got an answer: %d of %d flows got through", len(through), len(tried)+1)
@@ -729,7 +730,7 @@ func otherFlows(v *view) *Diagnosis {
 		d.Certainty = Likely
 		d.or(Unknown, Fault{Where: Nowhere}, "packets get lost on the way, and these may have been lost by chance")
 	}
-	return d
+	return v.elsewhere(d)
 }
 
 // mixedFlows: the host answers the subject, and nothing comes back for the same
@@ -779,7 +780,8 @@ func mixedFlows(v *view) *Diagnosis {
 	d.Next = "Ask whoever runs the routers there; retrying from other source ports helps for now."
 	d.because("mixed-flows", "the SYN was answered, and from %d of %s it got no answer in %d tries", len(silent), plural(len(tries), "other source port"), tries[silent[0]])
 	d.or(NetworkFirewall, Fault{Where: Path}, "a rule that looks at source ports, or limits new connections, does the same")
-	return d.or(HostFirewall, v.destination(), "a rule of the host's that looks at source ports, or limits new connections, does the same")
+	d.or(HostFirewall, v.asked(), "a rule of the host's that looks at source ports, or limits new connections, does the same")
+	return v.elsewhere(d)
 }
 
 // part reports whether a flow that passes was seen to take another way than the
@@ -883,6 +885,6 @@ func loop(v *view) *Diagnosis {
 	d.Certainty = Certain // by the routers' own words, however short the silence
 	d.because("loop", "the same routers answer again and again from TTL %d on", hops[0].TTL)
 	d.Summary = fmt.Sprintf("The packet goes round %s.", span(hops))
-	d.Next = fmt.Sprintf("Ask whoever runs the routers there about their routes to %s.", v.target)
-	return d
+	d.Next = fmt.Sprintf("Ask whoever runs the routers there about their routes to %s.", v.out.Addr())
+	return v.elsewhere(d)
 }

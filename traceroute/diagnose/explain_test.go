@@ -612,8 +612,28 @@ var cases = []explained{
 		name: "redirected to another machine",
 		see:  answered + "syn 0s to=other:8080\n +0.3ms syn-ack from=other ttl=63",
 		want: `syn-ack: open listening likely
-			or proxy@path
+			or proxy@path proxy@local
 			why syn-ack echo-reply local-dnat`,
+	}, {
+		// A SYN with TTL 1 gets there, and the host is farther away: which says
+		// nothing, as the host was not asked.
+		name: "redirected to the first router",
+		see:  answered + "syn 0s to=gw:22\n +0.3ms syn-ack from=gw ttl=64\n syn 0.1s ttl=1 to=gw:22\n +0.3ms syn-ack from=gw ttl=64\n" + echoPath,
+		want: `syn-ack: open listening likely
+			or proxy@path proxy@local
+			why syn-ack echo-reply local-dnat`,
+	}, {
+		name: "redirected to another port of the host",
+		see:  answered + "syn 0s to=host:8080\n +0.3ms syn-ack\n" + strings.Replace(looked, "ttl=2", "ttl=2 to=host:8080", 1),
+		want: `syn-ack: open listening likely
+			or proxy@local
+			why syn-ack same-distance straight echo-reply local-dnat`,
+	}, {
+		name: "redirected to another port of this machine",
+		see:  "route local\n echo 0s\n +0.1ms echo-reply\n syn 0s to=host:8080\n +0.1ms syn-ack",
+		want: `syn-ack: open listening likely
+			or proxy@local
+			why syn-ack local-dnat`,
 	}, {
 		name: "masqueraded",
 		see:  answered + "syn 0s from=nat:999\n +0.3ms syn-ack\n" + looked,
@@ -725,9 +745,75 @@ var cases = []explained{
 		name: "redirected to a closed port of another machine",
 		see:  answered + "syn 0s to=other:8080\n +0.3ms reset from=other ttl=63",
 		want: `reset: reject port-closed likely
-			at destination ?:host
-			or network-firewall@path
+			at destination ?:other
+			or network-firewall@path local-firewall@local
 			why reset echo-reply local-dnat`,
+	}, {
+		name: "redirected to a closed port of the first router",
+		see:  answered + "syn 0s to=gw:22\n +0.3ms reset from=gw ttl=64\n syn 0.1s ttl=1 to=gw:22\n +0.3ms reset from=gw ttl=64\n" + echoPath,
+		want: `reset: reject port-closed likely
+			at destination 1:gw
+			or network-firewall@path local-firewall@local
+			why reset echo-reply local-dnat`,
+	}, {
+		name: "redirected to a closed port of the host",
+		see:  answered + "syn 0s to=host:8080\n +0.3ms reset\n" + strings.Replace(looked, "ttl=2", "ttl=2 to=host:8080", 1),
+		want: `reset: reject port-closed likely
+			at destination 3:host
+			or local-firewall@local
+			why reset same-distance straight echo-reply local-dnat`,
+	}, {
+		name: "redirected to a closed port of this machine",
+		see:  "route local\n syn 0s to=host:8080\n +0.1ms reset",
+		want: `reset: reject port-closed likely
+			at destination 0:host
+			or local-firewall@local
+			why reset local-dnat`,
+	}, {
+		name: "redirected to this machine, whose own INPUT rejects",
+		see:  answered + "syn 0s to=me:15001\n +0.1ms icmp refused from=me on=lo ttl=64",
+		want: `local-refusal: reject local-firewall certain
+			at local 0:me
+			why local-reject echo-reply local-dnat`,
+	}, {
+		name: "redirected to this machine, whose own INPUT drops",
+		see:  alive + strings.ReplaceAll(silence, "1.2s", "1.2s to=me:15001"),
+		want: `silent-local: drop local-firewall likely
+			at local 0:me
+			or not-accepting@destination
+			why silent-subject echo-reply local-dnat`,
+	}, {
+		// What the host and the routers before it say of other packets is no word
+		// about the way to another machine.
+		name: "redirected to another machine, from where nothing comes",
+		see: strings.ReplaceAll(silence, "1.2s", "1.2s to=other:8080") + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1 to=other:8080\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2 to=other:8080\n" + strings.Repeat("flow 1.3s to=other:8080\n", 10),
+		want: `silent-subject: drop unknown ambiguous
+			at unknown
+			or network-firewall@path host-firewall@destination not-accepting@destination host-unreachable@destination return-path@path local-firewall@local
+			why silent-subject subject-path echo-reply local-dnat`,
+	}, {
+		name: "redirected to another port of the host, and dropped between the first two routers",
+		see: strings.ReplaceAll(silence, "1.2s", "1.2s to=host:8080") + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1 to=host:8080\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2 to=host:8080\n syn 1.3s 1.9s 2.5s ttl=3 to=host:8080\n" + strings.Repeat("flow 1.3s to=host:8080\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or local-firewall@local
+			why silent-subject subject-path control-passes host-alive other-flows echo-reply local-dnat`,
+	}, {
+		name: "redirected to another machine, and another flow to a third",
+		see:  strings.ReplaceAll(silence, "1.2s", "1.2s to=other:8080") + alive + "flow 1.3s 1.9s 2.5s to=host:8080 port=41000\n +0.3ms syn-ack\n +0.3ms syn-ack\n +0.3ms syn-ack",
+		want: `other-flows: partial flow-dependent likely
+			at path
+			or network-firewall@path host-firewall@destination local-firewall@local
+			why silent-subject other-flows echo-reply local-dnat`,
+	}, {
+		name: "redirected to another machine, and an echo to the host is refused", misses: "echo-refused",
+		see: "echo 0s\n +3.1s icmp host-unreachable for echo from=r2\n" + strings.ReplaceAll(silence, "1.2s", "1.2s to=other:8080"),
+		want: `silent-subject: drop unknown ambiguous
+			at unknown
+			or network-firewall@path host-firewall@destination not-accepting@destination host-unreachable@destination return-path@path local-firewall@local
+			why silent-subject echo-refused local-dnat`,
 	}, {
 		name: "a reset that no socket got", misses: "reset",
 		see: "syn 0s\n +0.3ms reset swallowed",
@@ -943,9 +1029,31 @@ var cases = []explained{
 		name: "a refusal of a machine that this one translates to",
 		see:  "syn 0s to=other:8080\n +0.3ms icmp refused from=other",
 		want: `icmp-from-target: reject host-firewall likely
-			at destination ?:host
-			or network-firewall@path
+			at destination ?:other
+			or network-firewall@path local-firewall@local
 			why icmp-from-target local-dnat`,
+	}, {
+		name: "a refusal of another port of the host that this machine translates to",
+		see:  answered + "syn 0s to=host:8080\n +0.3ms icmp refused\n" + strings.Replace(looked, "ttl=2", "ttl=2 to=host:8080", 1),
+		want: `icmp-from-target: reject host-firewall likely
+			at destination 3:host
+			or local-firewall@local
+			why icmp-from-target same-distance straight echo-reply local-dnat`,
+	}, {
+		// The host is but a router on the way to the other machine.
+		name: "a refusal by the host of what this machine translates to another", misses: "icmp-from-target",
+		see: answered + "syn 0s to=other:8080\n +0.3ms icmp refused",
+		want: `icmp-from-router: reject network-firewall likely
+			at path ?:host
+			or local-firewall@local
+			why icmp-from-router echo-reply local-dnat`,
+	}, {
+		name: "a router can't reach the machine that this one translates to",
+		see:  answered + "syn 0s to=other:8080\n +3.1s icmp host-unreachable from=r2",
+		want: `icmp-from-router: host-down host-unreachable likely
+			at destination ?:other
+			or unknown@path local-firewall@local
+			why icmp-from-router searched echo-reply local-dnat`,
 	}, {
 		name: "a refusal from a router is not the host's", misses: "icmp-from-target",
 		see: answered + "syn 0s\n +0.3ms icmp refused from=r2",
@@ -1094,6 +1202,13 @@ var cases = []explained{
 			at unknown
 			or not-accepting@destination network-firewall@path
 			why old-connection`,
+	}, {
+		name: "a bare ACK of a machine that this one translates to",
+		see:  "syn 0s 0.6s 1.2s to=other:8080\n +0.3ms ack from=other",
+		want: `old-connection: drop unknown ambiguous
+			at unknown
+			or not-accepting@destination network-firewall@path local-firewall@local
+			why old-connection local-dnat`,
 	}, {
 		name: "a bare ACK, then a reset",
 		see:  answered + "syn 0s\n +0.3ms ack\n syn 0.6s\n +0.3ms reset\n" + looked,

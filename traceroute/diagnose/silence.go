@@ -136,7 +136,7 @@ func (v *view) onlyOwnWord() bool {
 // echoRefused: the SYN is silent, but a router said why no echo gets there.
 func echoRefused(v *view) *Diagnosis {
 	r := firstError(v.echoErr)
-	if r == nil || v.alive() || v.byHost(r.From) {
+	if r == nil || v.alive() || v.byHost(r.From) || v.moved() {
 		return nil
 	}
 	d := &Diagnosis{Certainty: Likely, Fault: ptr(v.device(r.From))}
@@ -165,9 +165,10 @@ func echoRefused(v *view) *Diagnosis {
 // can be said depends on whether the host answers anything at all.
 func silentSubject(v *view) *Diagnosis {
 	d := &Diagnosis{Verdict: Drop, Cause: Unknown, Certainty: Ambiguous, Fault: ptr(Fault{Where: Nowhere})}
+	v = v.asSent()
 	v.silence(d)
-	host := v.destination()
-	d.Next = fmt.Sprintf("Ask whoever runs the firewalls in front of and on %s about rules for tcp/%d.", v.target, v.port)
+	host := v.asked()
+	d.Next = fmt.Sprintf("Ask whoever runs the firewalls in front of and on %s about rules for tcp/%d.", v.out.Addr(), v.port)
 	chance := v.o.SilenceByChance()
 	// An address that refuses echoes is alive too.
 	echo := firstError(v.echoErr)
@@ -184,6 +185,17 @@ func silentSubject(v *view) *Diagnosis {
 		d.Next = "Try again and give it more time (a longer --timeout, more --tries)."
 		d.or(NetworkFirewall, somewhere(), "it may drop the SYN")
 		d.or(HostFirewall, host, "it may drop the SYN")
+	case v.moved():
+		d.Summary = "Nothing comes back from there."
+		d.Next = fmt.Sprintf("To learn more, probe %s port %d itself.", v.out.Addr(), v.port)
+		if v.traced() {
+			v.reached(d, v.path.Last(subjectName))
+		}
+		d.or(NetworkFirewall, somewhere(), "it may drop the SYN")
+		d.or(HostFirewall, host, "it may drop the SYN")
+		d.or(NotAccepting, host, "a program with a full accept queue is silent too")
+		d.or(HostUnreachable, host, "that machine may be down")
+		d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be lost")
 	case alive && chance > rareChance:
 		d.Summary = fmt.Sprintf("No answer from port %d, but packets get lost on the way: this may be chance.", v.port)
 		d.Next = "Try again, and find out where packets get lost."
@@ -205,7 +217,7 @@ func silentSubject(v *view) *Diagnosis {
 	default:
 		v.nothingAlive(d)
 	}
-	return d
+	return v.elsewhere(d)
 }
 
 // nothingAlive words a silence in which nothing shows that the host is there.
