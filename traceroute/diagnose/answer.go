@@ -260,7 +260,7 @@ func reset(v *view) *Diagnosis {
 func icmpFromTarget(v *view) *Diagnosis {
 	r := v.refusal()
 	behind := r != nil && r.From == r.QuotedDst.Addr() // of a translator
-	if r == nil || !v.byHost(r.From) && !behind || v.moved() && r.From != v.out.Addr() {
+	if r == nil || !behind && (!v.byHost(r.From) || v.moved() && r.From == v.target) {
 		return nil
 	}
 	v = v.asSent()

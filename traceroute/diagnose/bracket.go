@@ -145,7 +145,7 @@ func (v *view) suspects(from, to int) []Hop {
 // who is named here: controls got there by a longer way.
 func (v *view) passedBefore(h Hop) bool {
 	here := v.path.Hop(h.TTL)
-	if here == nil || here.Of(subjectName).Status == traceroute.Passes {
+	if here == nil || here.Of(subjectName).Status == traceroute.Passes || v.byHost(h.Address) {
 		return false
 	}
 	return slices.ContainsFunc(v.path.Hops[:h.TTL-1], func(o traceroute.Hop) bool {

@@ -1040,6 +1040,21 @@ var cases = []explained{
 			or local-firewall@local
 			why icmp-from-target same-distance straight echo-reply local-dnat`,
 	}, {
+		// It translates to yet another, which refuses in its own name.
+		name: "a refusal of a machine behind the one that this machine translates to",
+		see:  "syn 0s to=other:8080\n +0.3ms icmp refused from=nat quotes=nat:8080",
+		want: `icmp-from-target: reject host-firewall likely
+			at destination ?:other
+			or network-firewall@path local-firewall@local
+			why icmp-from-target local-dnat remote-nat`,
+	}, {
+		name: "a machine that this one translates to can't reach the one behind it",
+		see:  "syn 0s to=other:8080\n +3.1s icmp host-unreachable from=other",
+		want: `icmp-from-target: host-down host-unreachable likely
+			at destination ?:other
+			or host-firewall@destination network-firewall@path local-firewall@local
+			why icmp-from-target local-dnat`,
+	}, {
 		// The host is but a router on the way to the other machine.
 		name: "a refusal by the host of what this machine translates to another", misses: "icmp-from-target",
 		see: answered + "syn 0s to=other:8080\n +0.3ms icmp refused",
@@ -1605,6 +1620,15 @@ var cases = []explained{
 		want: `bracket: drop network-firewall certain
 			at path 1:gw 2:- 3:r2
 			why silent-subject subject-path control-passes host-alive other-flows echo-reply`,
+	}, {
+		// gw translates, and says in the host's name that SYNs expire there.
+		name: "silent routers between a translator and the host",
+		see: silence + alive + "echo 1.3s ttl=1\n +0.2ms icmp expired for echo from=gw\n echo 1.3s ttl=2\n echo 1.3s ttl=3\n +0.4ms echo-reply\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3",
+		want: `bracket: drop unknown ambiguous
+			at unknown 1:gw 2:- 3:host
+			or network-firewall@path host-firewall@destination not-accepting@destination return-path@path
+			why silent-subject subject-path host-alive echo-reply`,
 	}, {
 		// Many who ask at once use up what a router may say (field note 3).
 		name: "a silent router refuses an ACK, and may have refused the SYNs",

@@ -201,7 +201,7 @@ func (v *view) elsewhere(d *Diagnosis) *Diagnosis {
 	}
 	then := uncapital(d.Summary)
 	if v.moved() {
-		then = strings.ReplaceAll(then, "the host", "that machine")
+		then = strings.NewReplacer("the host", "that machine", "the target", "that machine").Replace(then)
 	}
 	d.Summary = fmt.Sprintf("This machine's own rules send the connection to %s instead; %s", v.out, then)
 	d.Next = strings.TrimSpace("Look at this machine's redirect rules (nft list ruleset). " + d.Next)
@@ -213,7 +213,7 @@ func (v *view) elsewhere(d *Diagnosis) *Diagnosis {
 		cause = Proxy
 	}
 	d.weaken(Likely)
-	return d.or(cause, v.local(), "its own rules chose who was asked: port %d of %s itself was not", v.o.Target.Port(), v.target)
+	return d.or(cause, v.local(), "this machine's own rules chose whom to ask, and port %d of %s was not asked", v.o.Target.Port(), v.target)
 }
 
 // uncapital lets a sentence go on: a name, such as ICMP, stays as it is.
