@@ -103,6 +103,7 @@ func conflictingAnswers(v *view) *Diagnosis {
 	if yes == nil || no == nil {
 		return nil
 	}
+	v = v.asSent()
 	by := somewhere()
 	if no.Kind == rawprobe.ICMPError && !v.byHost(no.From) {
 		by = v.device(no.From)
@@ -121,9 +122,9 @@ func conflictingAnswers(v *view) *Diagnosis {
 	}
 	d.because("conflicting-answers", "%s came first, %s %s later", describe(first), describe(second), ms(second.Time.Sub(first.Time)))
 	if d.Verdict == Open {
-		return d.or(NetworkFirewall, by, "a device on the way may have sent %s", describe(no))
+		return v.elsewhere(d.or(NetworkFirewall, by, "a device on the way may have sent %s", describe(no)))
 	}
-	return d.or(PortClosed, v.destination(), "the host may have opened the port in between")
+	return v.elsewhere(d.or(PortClosed, v.asked(), "the host may have opened the port in between"))
 }
 
 // synAck: the port is open.
@@ -133,6 +134,7 @@ func synAck(v *view) *Diagnosis {
 		return nil
 	}
 	r := rs[0]
+	v = v.asSent()
 	d := &Diagnosis{Verdict: Open, Cause: Listening, Certainty: Certain, RTT: r.RTT}
 	d.Summary = fmt.Sprintf("Port %d is open.", v.port)
 	d.because("syn-ack", "a SYN-ACK that acknowledges our SYN came from %s", r.From)
@@ -142,8 +144,12 @@ func synAck(v *view) *Diagnosis {
 		d.Next = "Look at this machine's redirect rules (nft list ruleset): a local proxy or service mesh."
 		return d
 	}
-	if v.here() {
-		return d
+	switch {
+	case v.here():
+		return v.elsewhere(d)
+	case v.moved():
+		d.or(Proxy, somewhere(), "nothing else of that machine's was seen to compare the SYN-ACK with: a transparent proxy answers so too")
+		return v.elsewhere(d)
 	}
 	at := v.origin(rs)
 	at.tell(v, d, rs)
@@ -182,7 +188,7 @@ func synAck(v *view) *Diagnosis {
 		d.or(Proxy, somewhere(), "nothing else of the host's was seen to compare the SYN-ACK with: a transparent proxy answers so too")
 	}
 	at.question(d, Proxy)
-	return d
+	return v.elsewhere(d)
 }
 
 // reset: the port is closed, or a device says so in the host's name.
@@ -192,7 +198,8 @@ func reset(v *view) *Diagnosis {
 		return nil
 	}
 	r := rs[0]
-	d := &Diagnosis{Verdict: Reject, Cause: PortClosed, Certainty: Certain, RTT: r.RTT, Fault: ptr(v.destination())}
+	v = v.asSent()
+	d := &Diagnosis{Verdict: Reject, Cause: PortClosed, Certainty: Certain, RTT: r.RTT, Fault: ptr(v.asked())}
 	d.Summary = fmt.Sprintf("The host answers with a reset: nothing listens on port %d, or the host's own firewall resets.", v.port)
 	d.Next = fmt.Sprintf("Check on the host that the service runs and listens on port %d (ss -ltn).", v.port)
 	d.because("reset", "a TCP reset that acknowledges our SYN came from %s", r.From)
@@ -204,8 +211,13 @@ func reset(v *view) *Diagnosis {
 		return d
 	case v.here():
 		d.Summary = fmt.Sprintf("Nothing listens on port %d of this machine, or its own firewall resets.", v.port)
-		d.Next = fmt.Sprintf("Check that the service runs and listens on %s (ss -ltn).", v.target)
-		return d
+		d.Next = fmt.Sprintf("Check that the service runs and listens on %s (ss -ltn).", v.out.Addr())
+		return v.elsewhere(d)
+	case v.moved():
+		d.Summary = "A reset comes from there: nothing listens, or a firewall resets."
+		d.Next = fmt.Sprintf("To learn more, probe %s port %d itself.", v.out.Addr(), v.port)
+		d.or(NetworkFirewall, somewhere(), "nothing else of that machine's was seen to compare the reset with: a firewall's reset in its name looks the same")
+		return v.elsewhere(d)
 	}
 	at := v.origin(rs)
 	at.tell(v, d, rs)
@@ -241,23 +253,24 @@ func reset(v *view) *Diagnosis {
 		d.or(NetworkFirewall, somewhere(), "nothing else of the host's was seen to compare the reset with: a firewall's reset in the host's name looks the same")
 	}
 	at.question(d, NetworkFirewall)
-	return d
+	return v.elsewhere(d)
 }
 
 // icmpFromTarget: the target's own address sent an ICMP error.
 func icmpFromTarget(v *view) *Diagnosis {
 	r := v.refusal()
 	behind := r != nil && r.From == r.QuotedDst.Addr() // of a translator
-	if r == nil || !v.byHost(r.From) && !behind {
+	if r == nil || !behind && (!v.byHost(r.From) || v.moved() && r.From == v.target) {
 		return nil
 	}
-	d := &Diagnosis{Certainty: Certain, RTT: r.RTT, Fault: ptr(v.destination())}
+	v = v.asSent()
+	d := &Diagnosis{Certainty: Certain, RTT: r.RTT, Fault: ptr(v.asked())}
 	d.because("icmp-from-target", "%s came from %s, quoting our SYN", describe(r), r.From)
 	switch r.Meaning() {
 	case rawprobe.SaysRefused:
 		d.Verdict, d.Cause = Reject, HostFirewall
 		d.Summary = fmt.Sprintf("The host itself refuses connections to port %d (%s).", v.port, describe(r))
-		d.Next = fmt.Sprintf("Look at the firewall of the host %s for rules about tcp/%d.", v.target, v.port)
+		d.Next = fmt.Sprintf("Look at the firewall of the host %s for rules about tcp/%d.", v.out.Addr(), v.port)
 		rs := []*rawprobe.Reply{r}
 		c := v.compare(rs)
 		v.distance(d, rs, c)
@@ -279,18 +292,18 @@ func icmpFromTarget(v *view) *Diagnosis {
 	case rawprobe.SaysHostUnreachable, rawprobe.SaysNetworkUnreachable:
 		d.Verdict, d.Cause = HostDown, HostUnreachable
 		d.Summary = "The target's own address says that it can't reach the machine behind it: a port forward or load balancer whose backend seems to be down."
-		d.Next = fmt.Sprintf("Find out where %s forwards port %d to, and whether that machine is up.", v.target, v.port)
+		d.Next = fmt.Sprintf("Find out where %s forwards port %d to, and whether that machine is up.", v.out.Addr(), v.port)
 		d.Certainty = Likely
-		d.or(HostFirewall, v.destination(), "a firewall on %s can send the same message", v.target)
+		d.or(HostFirewall, v.asked(), "a firewall on %s can send the same message", v.out.Addr())
 		d.or(NetworkFirewall, somewhere(), "a firewall in front can send it in the host's name")
 	case rawprobe.SaysExpired:
 		d.Verdict, d.Cause, d.Certainty = NetworkDown, RoutingLoop, Likely
 		d.Fault = ptr(v.device(r.From))
 		d.Summary = "Behind the target's address the packet goes round until its TTL is used up."
-		d.Next = fmt.Sprintf("Ask whoever runs %s where it forwards port %d to.", v.target, v.port)
+		d.Next = fmt.Sprintf("Ask whoever runs %s where it forwards port %d to.", v.out.Addr(), v.port)
 		d.or(NetworkFirewall, v.device(r.From), "a device can send the same message on purpose")
 	}
-	return d
+	return v.elsewhere(d)
 }
 
 // icmpFromRouter: a device on the way sent an ICMP error. What it means depends
@@ -301,7 +314,8 @@ func icmpFromRouter(v *view) *Diagnosis {
 		return nil
 	}
 	echo := firstError(v.echoErr)
-	alive := v.alive()
+	alive := v.alive() && !v.moved()
+	v = v.asSent()
 	d := &Diagnosis{Verdict: Reject, Cause: NetworkFirewall, Certainty: Certain, RTT: r.RTT, Fault: ptr(v.device(r.From))}
 	d.because("icmp-from-router", "%s came from %s, quoting our SYN", describe(r), r.From)
 	d.Summary = fmt.Sprintf("A device on the way, %s, rejects connections to port %d (%s).", r.From, v.port, describe(r))
@@ -309,19 +323,20 @@ func icmpFromRouter(v *view) *Diagnosis {
 	m := r.Meaning()
 	switch {
 	case m == rawprobe.SaysRefused:
-		return d
+		return v.elsewhere(d)
 	case alive && m == rawprobe.SaysExpired:
 		d.Verdict, d.Cause, d.Certainty = NetworkDown, RoutingLoop, Likely
 		d.Summary = fmt.Sprintf("SYNs to port %d go round, though the host answers echoes: their TTL was used up at %s.", v.port, r.From)
 		d.Next = fmt.Sprintf("Ask whoever runs %s about routes and rules for tcp/%d.", r.From, v.port)
 		d.because("host-alive", "the host answers ICMP echo: other traffic gets there")
-		return d.or(NetworkFirewall, v.device(r.From), "a rule there can lower the TTL or send the same message on purpose")
+		d.or(NetworkFirewall, v.device(r.From), "a rule there can lower the TTL or send the same message on purpose")
+		return v.elsewhere(d)
 	case alive:
 		// A host that answers is not down, nor is its network.
 		v.weighFlows(d)
-		return d
+		return v.elsewhere(d)
 	}
-	agreed := echo != nil && echo.Meaning() == m
+	agreed := echo != nil && echo.Meaning() == m && !v.moved()
 	if agreed {
 		d.because("echo-refused", "ICMP echo met the same: %s from %s", describe(echo), echo.From)
 	}
@@ -331,10 +346,10 @@ func icmpFromRouter(v *view) *Diagnosis {
 	}
 	switch m {
 	case rawprobe.SaysHostUnreachable:
-		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.destination())
+		d.Verdict, d.Cause, d.Fault = HostDown, HostUnreachable, ptr(v.asked())
 		searched := r.RTT >= searchTime
 		d.Summary = fmt.Sprintf("The host seems to be down: the router %s says that it can't reach it.", r.From)
-		d.Next = fmt.Sprintf("Check that %s is up and connected to the network of %s.", v.target, r.From)
+		d.Next = fmt.Sprintf("Check that %s is up and connected to the network of %s.", v.out.Addr(), r.From)
 		if searched {
 			// It says the same where the router after it does not answer.
 			sure, d.Certainty = true, Likely
@@ -347,8 +362,8 @@ func icmpFromRouter(v *view) *Diagnosis {
 		}
 	case rawprobe.SaysNetworkUnreachable:
 		d.Verdict, d.Cause = NetworkDown, NetUnreachable
-		d.Summary = fmt.Sprintf("The router %s says that it has no route to %s.", r.From, v.target)
-		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.target)
+		d.Summary = fmt.Sprintf("The router %s says that it has no route to %s.", r.From, v.out.Addr())
+		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.out.Addr())
 	case rawprobe.SaysExpired:
 		d.Verdict, d.Cause = NetworkDown, RoutingLoop
 		if hops := v.period(); hops != nil {
@@ -358,13 +373,13 @@ func icmpFromRouter(v *view) *Diagnosis {
 		}
 		why = "a device that lowers TTLs, or that sends the same message on purpose, looks the same"
 		d.Summary = fmt.Sprintf("The packet goes round: its TTL was used up at %s.", r.From)
-		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.target)
+		d.Next = fmt.Sprintf("Ask whoever runs %s about its route to %s.", r.From, v.out.Addr())
 	}
 	if !sure {
 		d.Certainty = Likely
 		d.or(NetworkFirewall, v.device(r.From), "%s", why)
 	}
-	return d
+	return v.elsewhere(d)
 }
 
 // searchTime is less than a router takes to search for a host, three requests a
@@ -383,8 +398,8 @@ func oldConnection(v *view) *Diagnosis {
 		d.Summary = "The other side does not take the SYN for a new connection: it seems to hold an old one from the same source port."
 		d.Next = "Try again from another source port."
 		d.because("old-connection", "a bare ACK that does not acknowledge our SYN came from %s", r.From)
-		d.or(NotAccepting, v.destination(), "the host may hold the old connection")
-		return d.or(NetworkFirewall, somewhere(), "a stateful device on the way may hold it")
+		d.or(NotAccepting, v.asked(), "the host may hold the old connection")
+		return v.elsewhere(d.or(NetworkFirewall, somewhere(), "a stateful device on the way may hold it"))
 	}
 	return nil
 }

@@ -56,20 +56,45 @@ func (v *view) behind(ttl int, control string, last int) bool {
 // shares reports whether a control met no other router than the subject up to a
 // TTL: routers that share traffic among several send each flow one way.
 func (v *view) shares(control string, last int) bool {
-	if (strings.HasPrefix(control, string(rawprobe.ControlSYN)) || control == string(rawprobe.ControlUDP)) && v.forks() {
-		return false // each is a flow of its own: one seen here tells nothing of the next
+	// Where the control was not seen with the subject it may be anywhere.
+	return !v.strays(control) && !v.parts(control, last) && (last == 0 || len(v.path.Hops[last-1].Of(control).Addrs) > 0)
+}
+
+// strays reports whether the probes of a control take several ways: each is a
+// flow of its own, and one seen here tells nothing of the next.
+func (v *view) strays(control string) bool {
+	return (strings.HasPrefix(control, string(rawprobe.ControlSYN)) || control == string(rawprobe.ControlUDP)) && (v.forks() || v.uneven())
+}
+
+// uneven reports whether the host's own TCP answers to controls came from
+// different distances: ways of different length share them by port.
+func (v *view) uneven() bool {
+	var first *rawprobe.Reply
+	for _, r := range v.controls {
+		switch {
+		case r.Kind == rawprobe.ICMPError: // it may start from another TTL
+		case first == nil:
+			first = r
+		case r.Distance() != first.Distance():
+			return true
+		}
 	}
+	return false
+}
+
+// parts reports whether a control met another router than the subject at one of
+// the hops up to a TTL.
+func (v *view) parts(control string, last int) bool {
 	for t := 1; t <= last; t++ {
 		subject, other := v.path.Hops[t-1].Of(subjectName).Addrs, v.path.Hops[t-1].Of(control).Addrs
 		if len(subject) == 0 || len(other) == 0 {
 			continue
 		}
 		if !slices.ContainsFunc(subject, func(a netip.Addr) bool { return slices.Contains(other, a) }) {
-			return false
+			return true
 		}
 	}
-	// Where the control was not seen with the subject it may be anywhere.
-	return last == 0 || len(v.path.Hops[last-1].Of(control).Addrs) > 0
+	return false
 }
 
 // forks reports whether several routers answered at one hop.
@@ -107,9 +132,26 @@ func (v *view) chance(last int) float64 {
 func (v *view) suspects(from, to int) []Hop {
 	var hops []Hop
 	for ttl := max(from, 1); ttl <= to; ttl++ {
-		hops = append(hops, v.hop(ttl))
+		h := v.hop(ttl)
+		if v.passedBefore(h) {
+			h.Address = netip.Addr{}
+		}
+		hops = append(hops, h)
 	}
 	return hops
+}
+
+// passedBefore reports whether the subject met at an earlier hop, and not here,
+// who is named here: controls got there by a longer way.
+func (v *view) passedBefore(h Hop) bool {
+	here := v.path.Hop(h.TTL)
+	if here == nil || here.Of(subjectName).Status == traceroute.Passes || v.byHost(h.Address) {
+		return false
+	}
+	return slices.ContainsFunc(v.path.Hops[:h.TTL-1], func(o traceroute.Hop) bool {
+		p := o.Of(subjectName)
+		return p.Status == traceroute.Passes && slices.Contains(p.Addrs, h.Address)
+	})
 }
 
 // span names suspects in a sentence.
@@ -128,15 +170,16 @@ func span(hops []Hop) string {
 
 // bracket: the subject's path ends, and a control's goes on.
 func bracket(v *view) *Diagnosis {
-	if !v.patient() || len(v.subject) > 0 {
+	if !v.patient() || len(v.subject) > 0 || v.moved() {
 		return nil
 	}
+	v = v.asSent()
 	if v.onLink() && (len(v.controls) > 0 || v.arrived != nil) {
 		d := &Diagnosis{Verdict: Drop}
 		v.silence(d)
 		v.lastStep(d)
 		v.byChance(d, 0)
-		return d
+		return v.elsewhere(d)
 	}
 	if v.onLink() || !v.traced() {
 		return nil
@@ -171,7 +214,7 @@ func bracket(v *view) *Diagnosis {
 		d.Certainty = Ambiguous
 		d.or(Unknown, Fault{Where: Nowhere}, "the run was interrupted: answers may have been on their way")
 	}
-	return d
+	return v.elsewhere(d)
 }
 
 // refusedACK weakens a silence in which a device did refuse an ACK of the same
@@ -226,21 +269,23 @@ func (v *view) reached(d *Diagnosis, last int) {
 	}
 	switch {
 	case last == 0 && beyond > 0:
-		d.because("subject-path", "no hop answered for the same SYN (TTL 1 to %d, up to %s each)", beyond, timesEach(tries))
-	case beyond > last+1:
-		d.because("subject-path", "the same SYN reached %s, and nobody beyond answered (TTL %d to %d, up to %s each)", where, last+1, beyond, timesEach(tries))
-	case beyond == last+1:
-		d.because("subject-path", "the same SYN reached %s, and nobody beyond answered (TTL %d, %s)", where, beyond, timesEach(tries))
+		d.because("subject-path", "no hop answered for the same SYN (%s)", stepsTo(1, beyond, tries))
+	case beyond > last:
+		d.because("subject-path", "the same SYN reached %s, and nobody beyond answered (%s)", where, stepsTo(last+1, beyond, tries))
 	default:
 		d.because("subject-path", "the same SYN reached %s", where)
 	}
 }
 
-func timesEach(n int) string {
-	if n == 1 {
-		return "once"
+// stepsTo says to which TTLs a SYN was sent, and how often to each at most.
+func stepsTo(from, to, tries int) string {
+	switch {
+	case from == to:
+		return fmt.Sprintf("TTL %d, %s", to, times(tries))
+	case tries == 1:
+		return fmt.Sprintf("TTL %d to %d, once each", from, to)
 	}
-	return fmt.Sprintf("%d times", n)
+	return fmt.Sprintf("TTL %d to %d, up to %s each", from, to, times(tries))
 }
 
 // onTheWay: a control was answered by a router beyond the last one that
@@ -255,7 +300,7 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	sameFlow, tcp := v.passesTCP(ttl)
 	if n := v.triesAt(last+1, ttl); n < silentTries {
 		d.Certainty = Likely
-		d.because("few-tries", "but no more than %s was sent to every hop there", plural(n, "SYN"))
+		d.because("few-tries", "but one of the hops there was sent no more than %s", plural(n, "SYN"))
 		d.or(HostFirewall, v.destination(), "the SYN may have got further, and a router's word of it been lost")
 	} else if !tcp {
 		d.Certainty = Likely
@@ -273,8 +318,15 @@ func (v *view) onTheWay(d *Diagnosis, last, ttl int, control string, shared bool
 	}
 	if !shared {
 		d.Certainty = Likely
-		d.because("other-way", "but it took another way than the SYN before that")
-		d.or(FlowDependent, *d.Fault, "the SYN and the control take different ways, of which one may be broken for all traffic")
+		switch {
+		case v.parts(control, last):
+			d.because("other-way", "but %s took another way than the SYN before that", words(control))
+		case v.strays(control):
+			d.because("other-way", "but there are several ways, and %s may have taken another than the SYN", words(control))
+		default: // a silence proves no other way
+			d.because("few-answers", "but no answer shows by which way %s got past hop %d", words(control), last)
+		}
+		d.or(FlowDependent, *d.Fault, "the SYN and the control may take different ways, of which one may be broken for all traffic")
 		v.further(d)
 		return
 	}
@@ -317,8 +369,8 @@ func (v *view) byBadLuck(d *Diagnosis, last int) {
 	lost += doubt
 	d.because("loss", "but packets get lost on the way: %d of %s that had to be answered got lost", lost, plural(lost+answered, "probe"))
 	d.or(HostFirewall, v.destination(), "the SYN may have got further, and the routers' word of it been lost")
-	d.or(ReturnPath, somewhere(), "so may the SYN's answer")
-	d.or(NetworkFirewall, somewhere(), "and it may be dropped further on")
+	d.or(ReturnPath, somewhere(), "the SYN may have arrived, and its answer been lost")
+	d.or(NetworkFirewall, somewhere(), "the SYN may have got further, and be dropped there")
 }
 
 // passesTCP reports whether a TCP control passed a hop, and whether one of the
@@ -349,9 +401,12 @@ func (v *view) answersAt(ttl int) (got, tries int) {
 // further adds who else it may be where the hops beyond the subject's last one
 // are not known to be on its way.
 func (v *view) further(d *Diagnosis) {
+	if slices.ContainsFunc(d.Alternatives, func(a Alternative) bool { return a.Cause == ReturnPath }) {
+		return // they were added for another reason
+	}
 	d.or(NetworkFirewall, somewhere(), "the SYN's own way may go on in silence, and the SYN be lost further on")
-	d.or(HostFirewall, v.destination(), "or by the host")
-	d.or(ReturnPath, somewhere(), "the SYN may arrive")
+	d.or(HostFirewall, v.destination(), "it may drop the SYN, whose way there may be silent")
+	d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be lost")
 }
 
 // blurred: routers said that the SYN expired, in words that do not tell where.
@@ -359,11 +414,11 @@ func (v *view) blurred(d *Diagnosis, last int) {
 	d.Cause, d.Certainty, d.Fault = Unknown, Ambiguous, &Fault{Where: Nowhere}
 	d.Summary = fmt.Sprintf("SYNs to port %d are silently dropped, and the routers' words do not tell how far they get.", v.port)
 	d.Next = fmt.Sprintf("Ask whoever runs the firewalls in front of and on %s about rules for tcp/%d.", v.target, v.port)
-	d.because("unplaced", "%s of routers name no probe that expired: they quote too little of it", plural(v.path.Unplaced, "answer"))
+	d.because("unplaced", "%s quoted too little to name the probe that expired", plural(v.path.Unplaced, "answer"))
 	v.aliveEvidence(d)
 	v.further(d)
 	if !v.alive() {
-		d.or(HostUnreachable, v.destination(), "or the host may be down")
+		d.or(HostUnreachable, v.destination(), "the host may be down")
 	}
 }
 
@@ -656,10 +711,10 @@ func otherFlows(v *view) *Diagnosis {
 	if !v.part(through) {
 		d.Certainty = Likely
 		d.or(NetworkFirewall, Fault{Where: Path}, "a rule that looks at source ports does the same")
-		d.or(HostFirewall, v.destination(), "so does such a rule of the host's, or what it remembers of an old connection")
+		d.or(HostFirewall, v.asked(), "a rule of the host's that looks at source ports does the same, and so does what it remembers of an old connection")
 	}
 	v.silence(d)
-	d.because("other-flows", "the same SYN from other source ports got an answer: %d of %d flows pass", len(through), len(tried)+1)
+	d.because("other-flows", "the same SYN from other source ports got an answer: %d of %d flows got through", len(through), len(tried)+1)
 	d.Summary = "Some connections get through and others do not, by their source port: one of several ways is broken."
 	if v.traced() && !v.onLink() && v.path.Unplaced == 0 {
 		v.reached(d, last)
@@ -675,7 +730,7 @@ func otherFlows(v *view) *Diagnosis {
 		d.Certainty = Likely
 		d.or(Unknown, Fault{Where: Nowhere}, "packets get lost on the way, and these may have been lost by chance")
 	}
-	return d
+	return v.elsewhere(d)
 }
 
 // mixedFlows: the host answers the subject, and nothing comes back for the same
@@ -723,9 +778,10 @@ func mixedFlows(v *view) *Diagnosis {
 	}
 	d.Summary = fmt.Sprintf("Some connections get through and others do not, by their source port: one of several ways seems to be broken%s.", at)
 	d.Next = "Ask whoever runs the routers there; retrying from other source ports helps for now."
-	d.because("mixed-flows", "the SYN was answered, and from %d of %d other source ports it got no answer in %d tries", len(silent), len(tries), tries[silent[0]])
+	d.because("mixed-flows", "the SYN was answered, and from %d of %s it got no answer in %d tries", len(silent), plural(len(tries), "other source port"), tries[silent[0]])
 	d.or(NetworkFirewall, Fault{Where: Path}, "a rule that looks at source ports, or limits new connections, does the same")
-	return d.or(HostFirewall, v.destination(), "so does such a rule of the host's")
+	d.or(HostFirewall, v.asked(), "a rule of the host's that looks at source ports, or limits new connections, does the same")
+	return v.elsewhere(d)
 }
 
 // part reports whether a flow that passes was seen to take another way than the
@@ -829,6 +885,6 @@ func loop(v *view) *Diagnosis {
 	d.Certainty = Certain // by the routers' own words, however short the silence
 	d.because("loop", "the same routers answer again and again from TTL %d on", hops[0].TTL)
 	d.Summary = fmt.Sprintf("The packet goes round %s.", span(hops))
-	d.Next = fmt.Sprintf("Ask whoever runs the routers there about their routes to %s.", v.target)
-	return d
+	d.Next = fmt.Sprintf("Ask whoever runs the routers there about their routes to %s.", v.out.Addr())
+	return v.elsewhere(d)
 }

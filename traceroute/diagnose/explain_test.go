@@ -612,8 +612,28 @@ var cases = []explained{
 		name: "redirected to another machine",
 		see:  answered + "syn 0s to=other:8080\n +0.3ms syn-ack from=other ttl=63",
 		want: `syn-ack: open listening likely
-			or proxy@path
+			or proxy@path proxy@local
 			why syn-ack echo-reply local-dnat`,
+	}, {
+		// A SYN with TTL 1 gets there, and the host is farther away: which says
+		// nothing, as the host was not asked.
+		name: "redirected to the first router",
+		see:  answered + "syn 0s to=gw:22\n +0.3ms syn-ack from=gw ttl=64\n syn 0.1s ttl=1 to=gw:22\n +0.3ms syn-ack from=gw ttl=64\n" + echoPath,
+		want: `syn-ack: open listening likely
+			or proxy@path proxy@local
+			why syn-ack echo-reply local-dnat`,
+	}, {
+		name: "redirected to another port of the host",
+		see:  answered + "syn 0s to=host:8080\n +0.3ms syn-ack\n" + strings.Replace(looked, "ttl=2", "ttl=2 to=host:8080", 1),
+		want: `syn-ack: open listening likely
+			or proxy@local
+			why syn-ack same-distance straight echo-reply local-dnat`,
+	}, {
+		name: "redirected to another port of this machine",
+		see:  "route local\n echo 0s\n +0.1ms echo-reply\n syn 0s to=host:8080\n +0.1ms syn-ack",
+		want: `syn-ack: open listening likely
+			or proxy@local
+			why syn-ack local-dnat`,
 	}, {
 		name: "masqueraded",
 		see:  answered + "syn 0s from=nat:999\n +0.3ms syn-ack\n" + looked,
@@ -631,6 +651,13 @@ var cases = []explained{
 		want: `swallowed-answer: drop local-firewall certain
 			at local 0:me
 			why swallowed-answer echo-reply`,
+	}, {
+		name: "one packet that nothing of ours provoked opens nothing", misses: "syn-ack",
+		see: "unprovoked 1\n" + quiet,
+		want: `silent-subject: drop unknown ambiguous
+			at unknown
+			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
+			why silent-subject silent-echo ignored`,
 	}, {
 		name: "packets that nothing of ours provoked open nothing", misses: "syn-ack",
 		see: "unprovoked 3\n" + quiet,
@@ -718,9 +745,75 @@ var cases = []explained{
 		name: "redirected to a closed port of another machine",
 		see:  answered + "syn 0s to=other:8080\n +0.3ms reset from=other ttl=63",
 		want: `reset: reject port-closed likely
-			at destination ?:host
-			or network-firewall@path
+			at destination ?:other
+			or network-firewall@path local-firewall@local
 			why reset echo-reply local-dnat`,
+	}, {
+		name: "redirected to a closed port of the first router",
+		see:  answered + "syn 0s to=gw:22\n +0.3ms reset from=gw ttl=64\n syn 0.1s ttl=1 to=gw:22\n +0.3ms reset from=gw ttl=64\n" + echoPath,
+		want: `reset: reject port-closed likely
+			at destination 1:gw
+			or network-firewall@path local-firewall@local
+			why reset echo-reply local-dnat`,
+	}, {
+		name: "redirected to a closed port of the host",
+		see:  answered + "syn 0s to=host:8080\n +0.3ms reset\n" + strings.Replace(looked, "ttl=2", "ttl=2 to=host:8080", 1),
+		want: `reset: reject port-closed likely
+			at destination 3:host
+			or local-firewall@local
+			why reset same-distance straight echo-reply local-dnat`,
+	}, {
+		name: "redirected to a closed port of this machine",
+		see:  "route local\n syn 0s to=host:8080\n +0.1ms reset",
+		want: `reset: reject port-closed likely
+			at destination 0:host
+			or local-firewall@local
+			why reset local-dnat`,
+	}, {
+		name: "redirected to this machine, whose own INPUT rejects",
+		see:  answered + "syn 0s to=me:15001\n +0.1ms icmp refused from=me on=lo ttl=64",
+		want: `local-refusal: reject local-firewall certain
+			at local 0:me
+			why local-reject echo-reply local-dnat`,
+	}, {
+		name: "redirected to this machine, whose own INPUT drops",
+		see:  alive + strings.ReplaceAll(silence, "1.2s", "1.2s to=me:15001"),
+		want: `silent-local: drop local-firewall likely
+			at local 0:me
+			or not-accepting@destination
+			why silent-subject echo-reply local-dnat`,
+	}, {
+		// What the host and the routers before it say of other packets is no word
+		// about the way to another machine.
+		name: "redirected to another machine, from where nothing comes",
+		see: strings.ReplaceAll(silence, "1.2s", "1.2s to=other:8080") + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1 to=other:8080\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2 to=other:8080\n" + strings.Repeat("flow 1.3s to=other:8080\n", 10),
+		want: `silent-subject: drop unknown ambiguous
+			at unknown
+			or network-firewall@path host-firewall@destination not-accepting@destination host-unreachable@destination return-path@path local-firewall@local
+			why silent-subject subject-path echo-reply local-dnat`,
+	}, {
+		name: "redirected to another port of the host, and dropped between the first two routers",
+		see: strings.ReplaceAll(silence, "1.2s", "1.2s to=host:8080") + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1 to=host:8080\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2 to=host:8080\n syn 1.3s 1.9s 2.5s ttl=3 to=host:8080\n" + strings.Repeat("flow 1.3s to=host:8080\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or local-firewall@local
+			why silent-subject subject-path control-passes host-alive other-flows echo-reply local-dnat`,
+	}, {
+		name: "redirected to another machine, and another flow to a third",
+		see:  strings.ReplaceAll(silence, "1.2s", "1.2s to=other:8080") + alive + "flow 1.3s 1.9s 2.5s to=host:8080 port=41000\n +0.3ms syn-ack\n +0.3ms syn-ack\n +0.3ms syn-ack",
+		want: `other-flows: partial flow-dependent likely
+			at path
+			or network-firewall@path host-firewall@destination local-firewall@local
+			why silent-subject other-flows echo-reply local-dnat`,
+	}, {
+		name: "redirected to another machine, and an echo to the host is refused", misses: "echo-refused",
+		see: "echo 0s\n +3.1s icmp host-unreachable for echo from=r2\n" + strings.ReplaceAll(silence, "1.2s", "1.2s to=other:8080"),
+		want: `silent-subject: drop unknown ambiguous
+			at unknown
+			or network-firewall@path host-firewall@destination not-accepting@destination host-unreachable@destination return-path@path local-firewall@local
+			why silent-subject echo-refused local-dnat`,
 	}, {
 		name: "a reset that no socket got", misses: "reset",
 		see: "syn 0s\n +0.3ms reset swallowed",
@@ -936,9 +1029,46 @@ var cases = []explained{
 		name: "a refusal of a machine that this one translates to",
 		see:  "syn 0s to=other:8080\n +0.3ms icmp refused from=other",
 		want: `icmp-from-target: reject host-firewall likely
-			at destination ?:host
-			or network-firewall@path
+			at destination ?:other
+			or network-firewall@path local-firewall@local
 			why icmp-from-target local-dnat`,
+	}, {
+		name: "a refusal of another port of the host that this machine translates to",
+		see:  answered + "syn 0s to=host:8080\n +0.3ms icmp refused\n" + strings.Replace(looked, "ttl=2", "ttl=2 to=host:8080", 1),
+		want: `icmp-from-target: reject host-firewall likely
+			at destination 3:host
+			or local-firewall@local
+			why icmp-from-target same-distance straight echo-reply local-dnat`,
+	}, {
+		// It translates to yet another, which refuses in its own name.
+		name: "a refusal of a machine behind the one that this machine translates to",
+		see:  "syn 0s to=other:8080\n +0.3ms icmp refused from=nat quotes=nat:8080",
+		want: `icmp-from-target: reject host-firewall likely
+			at destination ?:other
+			or network-firewall@path local-firewall@local
+			why icmp-from-target local-dnat remote-nat`,
+	}, {
+		name: "a machine that this one translates to can't reach the one behind it",
+		see:  "syn 0s to=other:8080\n +3.1s icmp host-unreachable from=other",
+		want: `icmp-from-target: host-down host-unreachable likely
+			at destination ?:other
+			or host-firewall@destination network-firewall@path local-firewall@local
+			why icmp-from-target local-dnat`,
+	}, {
+		// The host is but a router on the way to the other machine.
+		name: "a refusal by the host of what this machine translates to another", misses: "icmp-from-target",
+		see: answered + "syn 0s to=other:8080\n +0.3ms icmp refused",
+		want: `icmp-from-router: reject network-firewall likely
+			at path ?:host
+			or local-firewall@local
+			why icmp-from-router echo-reply local-dnat`,
+	}, {
+		name: "a router can't reach the machine that this one translates to",
+		see:  answered + "syn 0s to=other:8080\n +3.1s icmp host-unreachable from=r2",
+		want: `icmp-from-router: host-down host-unreachable likely
+			at destination ?:other
+			or unknown@path local-firewall@local
+			why icmp-from-router searched echo-reply local-dnat`,
 	}, {
 		name: "a refusal from a router is not the host's", misses: "icmp-from-target",
 		see: answered + "syn 0s\n +0.3ms icmp refused from=r2",
@@ -1088,6 +1218,13 @@ var cases = []explained{
 			or not-accepting@destination network-firewall@path
 			why old-connection`,
 	}, {
+		name: "a bare ACK of a machine that this one translates to",
+		see:  "syn 0s 0.6s 1.2s to=other:8080\n +0.3ms ack from=other",
+		want: `old-connection: drop unknown ambiguous
+			at unknown
+			or not-accepting@destination network-firewall@path local-firewall@local
+			why old-connection local-dnat`,
+	}, {
 		name: "a bare ACK, then a reset",
 		see:  answered + "syn 0s\n +0.3ms ack\n syn 0.6s\n +0.3ms reset\n" + looked,
 		want: `reset: reject port-closed certain
@@ -1160,6 +1297,13 @@ var cases = []explained{
 			or unknown@unknown
 			why dead-neighbor`,
 	}, {
+		name: "a dead host, asked once",
+		see:  "route link\n ask 0s\n syn 0s\n end 0.1s",
+		want: `dead-neighbor: host-down neighbor-unreachable ambiguous
+			at destination 1:host
+			or unknown@unknown
+			why dead-neighbor`,
+	}, {
 		name: "a dead host, asked three times but not waited for",
 		see:  "route link\n ask 0s 0.4s 0.8s\n syn 0s\n end 0.9s\n interrupted",
 		want: `dead-neighbor: host-down neighbor-unreachable ambiguous
@@ -1215,6 +1359,13 @@ var cases = []explained{
 			at unknown
 			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
 			why silent-subject silent-echo tap-drops`,
+	}, {
+		name: "the only SYN never left",
+		see:  "ask 0s answered\n syn 0s unseen",
+		want: `never-departed: drop local-firewall likely
+			at local 0:me
+			or link-down@local
+			why never-departed`,
 	}, {
 		name: "one SYN was seen to leave", misses: "never-departed",
 		see: "ask 0s answered\n echo 0s\n syn 0s unseen\n syn 0.6s 1.2s",
@@ -1342,6 +1493,13 @@ var cases = []explained{
 			or network-firewall@path host-firewall@destination
 			why mixed-flows echo-reply`,
 	}, {
+		name: "the only other source port gets no answer",
+		see:  "syn 0s\n +0.3ms syn-ack\n" + answered + "flow 0.1s 0.7s 1.3s port=41002\n end 2.4s",
+		want: `mixed-flows: partial flow-dependent likely
+			at path
+			or network-firewall@path host-firewall@destination
+			why mixed-flows echo-reply`,
+	}, {
 		name: "one source port has got no answer in two tries", misses: "mixed-flows",
 		see: "syn 0s\n +0.3ms syn-ack\n" + answered + "flow 0.1s port=41001\n +0.3ms syn-ack\n" +
 			"flow 0.1s 0.7s port=41002\n end 2.4s\n" + looked,
@@ -1409,6 +1567,69 @@ var cases = []explained{
 			or network-firewall@path host-firewall@destination return-path@path
 			why silent-subject subject-path control-passes host-alive few-answers other-flows echo-reply`,
 	}, {
+		// The first router's limit for ICMP leaves no word for the echo.
+		name: "a firewall between the first two routers, and the first has no word for the echo",
+		see: silence + alive + strings.Replace(echoPath, " +0.2ms icmp expired for echo from=gw\n", "", 1) + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or host-firewall@destination return-path@path network-firewall@path flow-dependent@path
+			why silent-subject subject-path control-passes host-alive loss few-answers echo-reply`,
+	}, {
+		name: "the same, and the second answers some of the controls only",
+		see: silence + alive + strings.Replace(echoPath, " +0.2ms icmp expired for echo from=gw\n", "", 1) + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n tcp-443 2.1s 2.7s ttl=2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or network-firewall@path host-firewall@destination return-path@path flow-dependent@path
+			why silent-subject subject-path control-passes host-alive few-answers few-answers echo-reply`,
+	}, {
+		name: "a firewall between the first two routers, and the echo meets another first one",
+		see: silence + alive + strings.Replace(echoPath, "from=gw", "from=other", 1) + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or flow-dependent@path network-firewall@path host-firewall@destination return-path@path
+			why silent-subject subject-path control-passes host-alive other-way echo-reply`,
+	}, {
+		// The SYN to port 443 that r2 named may have taken a longer way, and so not
+		// have met the second hop of the subject's, where nobody says anything.
+		name: "a firewall between two routers, and the host's answers come from two distances",
+		see: silence + "tcp-443 0s\n +0.4ms reset ttl=62\n tcp-443 0.1s\n +0.4ms reset ttl=61\n" +
+			"tcp-443 1.3s ttl=1\n +0.2ms icmp expired from=gw ttl=64\n tcp-443 1.3s ttl=2\n +0.3ms icmp expired from=r2 ttl=63\n tcp-443 1.3s ttl=3\n +0.4ms reset ttl=62\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw ttl=64\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall likely
+			at path 1:gw 2:r2
+			or flow-dependent@path network-firewall@path host-firewall@destination return-path@path
+			why silent-subject subject-path control-passes host-alive other-way`,
+	}, {
+		name: "the same, and all of the host's answers come from one distance",
+		see: silence + "tcp-443 0s\n +0.4ms reset ttl=62\n tcp-443 0.1s\n +0.4ms reset ttl=62\n" +
+			"tcp-443 1.3s ttl=1\n +0.2ms icmp expired from=gw ttl=64\n tcp-443 1.3s ttl=2\n +0.3ms icmp expired from=r2 ttl=63\n tcp-443 1.3s ttl=3\n +0.4ms reset ttl=62\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw ttl=64\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall certain
+			at path 1:gw 2:r2
+			why silent-subject subject-path control-passes host-alive other-flows`,
+	}, {
+		// A SYN to port 443 met gw one hop later, by a longer way: who is there on
+		// the subject's way says nothing.
+		name: "a firewall about a silent router, where another way is longer",
+		see: silence + "echo 0s\n +0.4ms echo-reply ttl=61\n echo 1.3s ttl=1\n +0.2ms icmp expired for echo from=gw\n echo 1.3s ttl=3\n +0.3ms icmp expired for echo from=r2\n" +
+			"echo 1.3s ttl=4\n +0.4ms echo-reply ttl=61\n tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=gw\n tcp-443 1.5s ttl=3\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3\n syn 1.3s 1.9s 2.5s ttl=4\n" + strings.Repeat("flow 1.3s\n", 10),
+		want: `bracket: drop network-firewall certain
+			at path 1:gw 2:- 3:r2
+			why silent-subject subject-path control-passes host-alive other-flows echo-reply`,
+	}, {
+		// gw translates, and says in the host's name that SYNs expire there.
+		name: "silent routers between a translator and the host",
+		see: silence + alive + "echo 1.3s ttl=1\n +0.2ms icmp expired for echo from=gw\n echo 1.3s ttl=2\n echo 1.3s ttl=3\n +0.4ms echo-reply\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired\n syn 1.3s 1.9s 2.5s ttl=2\n syn 1.3s 1.9s 2.5s ttl=3",
+		want: `bracket: drop unknown ambiguous
+			at unknown 1:gw 2:- 3:host
+			or network-firewall@path host-firewall@destination not-accepting@destination return-path@path
+			why silent-subject subject-path host-alive echo-reply`,
+	}, {
 		// Many who ask at once use up what a router may say (field note 3).
 		name: "a silent router refuses an ACK, and may have refused the SYNs",
 		see: silence + alive + "echo 1.3s 1.9s ttl=1\n echo 1.3s ttl=2\n +0.3ms icmp expired for echo from=r2\n echo 1.3s ttl=3\n +0.4ms echo-reply\n" +
@@ -1454,6 +1675,14 @@ var cases = []explained{
 			or host-firewall@destination flow-dependent@path
 			why silent-subject subject-path control-passes host-alive few-tries echo-reply`,
 	}, {
+		name: "a firewall between the first two routers, as far as two SYNs show",
+		see: silence + alive + echoPath + "tcp-443 1.5s ttl=2\n +0.3ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s ttl=2\n syn 1.3s 1.9s ttl=3\n interrupted",
+		want: `bracket: drop network-firewall ambiguous
+			at path 1:gw 2:r2
+			or host-firewall@destination flow-dependent@path
+			why silent-subject subject-path control-passes host-alive few-tries echo-reply`,
+	}, {
 		// Field note 36: five faults give these packets.
 		name: "lost at the last step",
 		see: silence + alive + echoPath + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n" +
@@ -1485,6 +1714,14 @@ var cases = []explained{
 			or network-firewall@path host-firewall@destination unknown@unknown
 			why silent-subject other-flows echo-reply`,
 	}, {
+		name: "all other source ports get through, each time",
+		see: silence + alive + "flow 1.3s 1.9s 2.5s port=41000\n +0.3ms syn-ack\n +0.3ms syn-ack\n +0.3ms syn-ack\n" +
+			"flow 1.3s 1.9s 2.5s port=41001\n +0.3ms syn-ack\n +0.3ms syn-ack\n +0.3ms syn-ack",
+		want: `other-flows: partial flow-dependent likely
+			at path
+			or network-firewall@path host-firewall@destination
+			why silent-subject other-flows echo-reply`,
+	}, {
 		name: "no other source port gets through", misses: "other-flows",
 		see: silence + alive + "flow 1.3s port=41000\n flow 1.3s port=41001",
 		want: `silent-subject: drop unknown ambiguous
@@ -1503,6 +1740,20 @@ var cases = []explained{
 		see:  silence + "syn 1.3s ttl=1\n +0.2ms icmp expired from=gw\n echo 1.3s ttl=1\n +0.2ms icmp expired from=gw",
 		want: `bracket: drop unknown ambiguous
 			at path 1:gw 2:-
+			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
+			why silent-subject subject-path silent-controls`,
+	}, {
+		name: "no hop answers, and only the first was asked, once",
+		see:  quiet + "syn 1.3s ttl=1",
+		want: `bracket: drop unknown ambiguous
+			at path 1:-
+			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
+			why silent-subject subject-path silent-controls`,
+	}, {
+		name: "no hop answers, and two were asked, once each",
+		see:  quiet + "syn 1.3s ttl=1\n syn 1.3s ttl=2\n echo 1.3s ttl=1",
+		want: `bracket: drop unknown ambiguous
+			at path 1:-
 			or network-firewall@path host-firewall@destination host-unreachable@destination return-path@path
 			why silent-subject subject-path silent-controls`,
 	}, {

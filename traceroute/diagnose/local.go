@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"strings"
 
 	"synprobe/rawprobe"
 )
@@ -141,11 +142,12 @@ func localRefusal(v *view) *Diagnosis {
 		d.Summary = fmt.Sprintf("This machine itself rejects connections to port %d.", v.port)
 		d.because("local-reject", "%s came back on the loopback interface", describe(word))
 		return d.or(NetworkFirewall, somewhere(), "a tunnel or container network on this machine may have made it")
-	case word != nil && v.here() && word.Kind == rawprobe.ICMPError && word.Meaning() == rawprobe.SaysRefused:
+	case word != nil && (v.here() || v.ownTarget()) && word.Kind == rawprobe.ICMPError && word.Meaning() == rawprobe.SaysRefused:
+		v = v.asSent()
 		d.Verdict, d.RTT = Reject, word.RTT
 		d.Summary = fmt.Sprintf("This machine's own firewall rejects connections to its port %d.", v.port)
 		d.Next = "Look at this machine's own firewall (nft list ruleset, iptables -L INPUT)."
-		return d.because("local-reject", "%s came back on the loopback interface", describe(word))
+		return v.elsewhere(d.because("local-reject", "%s came back on the loopback interface", describe(word)))
 	}
 	return nil
 }
@@ -165,6 +167,62 @@ func localWord(v *view) *rawprobe.Reply {
 // ownTarget reports whether this machine's own translation turned the subject
 // to one of its own addresses.
 func (v *view) ownTarget() bool { return v.m.Own(v.out.Addr()) && !v.m.Own(v.target) }
+
+// moved reports whether this machine's own translation turned the subject to
+// another machine than the target, itself included. What the target and the
+// routers before it said of other probes is then no word about the subject's way.
+func (v *view) moved() bool { return v.out.Addr() != v.target && !v.here() }
+
+// asSent is the view for what is said of those outside this machine: the port
+// is the one that they saw.
+func (v *view) asSent() *view {
+	w := *v
+	w.port = v.out.Port()
+	return &w
+}
+
+// asked is the fault of the machine that the subject was sent to.
+func (v *view) asked() Fault {
+	switch {
+	case !v.moved():
+		return v.destination()
+	case v.ownTarget():
+		return Fault{Where: Destination, Hops: []Hop{{TTL: 0, Address: v.out.Addr()}}}
+	}
+	return Fault{Where: Destination, Hops: v.device(v.out.Addr()).Hops}
+}
+
+// elsewhere says of a diagnosis that this machine's own rules sent the subject to
+// another port or machine than was asked for, where they did. A connection meets
+// the same, but the port that was asked for is not what was seen.
+func (v *view) elsewhere(d *Diagnosis) *Diagnosis {
+	if v.out.Addr() == v.target && v.out.Port() == v.o.Target.Port() {
+		return d
+	}
+	then := uncapital(d.Summary)
+	if v.moved() {
+		then = strings.NewReplacer("the host", "that machine", "the target", "that machine").Replace(then)
+	}
+	d.Summary = fmt.Sprintf("This machine's own rules send the connection to %s instead; %s", v.out, then)
+	d.Next = strings.TrimSpace("Look at this machine's redirect rules (nft list ruleset). " + d.Next)
+	cause := LocalFirewall
+	switch {
+	case d.Cause == LocalFirewall:
+		return d // it is this machine's in any case
+	case d.Verdict == Open:
+		cause = Proxy
+	}
+	d.weaken(Likely)
+	return d.or(cause, v.local(), "this machine's own rules chose whom to ask, and port %d of %s was not asked", v.o.Target.Port(), v.target)
+}
+
+// uncapital lets a sentence go on: a name, such as ICMP, stays as it is.
+func uncapital(s string) string {
+	if len(s) < 2 || s[0] < 'A' || s[0] > 'Z' || s[1] >= 'A' && s[1] <= 'Z' {
+		return s
+	}
+	return strings.ToLower(s[:1]) + s[1:]
+}
 
 // swallowedAnswer: an answer is on the tap, and no socket gets it. The tap is
 // before netfilter and the reverse-path filter, the socket behind them.
@@ -231,22 +289,23 @@ func neverDeparted(v *view) *Diagnosis {
 		Summary: "The SYN never left this machine: a rule or queue that it meets on its way out seems to drop it.",
 		Next:    "Look at this machine's egress rules and traffic control (nft list ruleset, tc -s qdisc), and at IPsec policies.",
 	}
-	d.because("never-departed", "%s handed to the kernel, none seen to leave", plural(v.tries, "SYN"))
+	d.because("never-departed", "%s handed to the kernel and not seen to leave", plural(v.tries, "SYN"))
 	return d.or(LinkDown, v.local(), "the interface may have stopped sending")
 }
 
-// silentLocal: the target is this machine, and it does not answer itself.
+// silentLocal: the SYN was for this machine, and it does not answer itself.
 func silentLocal(v *view) *Diagnosis {
-	if !v.here() || len(v.subject) > 0 {
+	if !v.here() && !v.ownTarget() || len(v.subject) > 0 {
 		return nil
 	}
+	v = v.asSent()
 	d := &Diagnosis{
 		Verdict: Drop, Cause: LocalFirewall, Certainty: Likely, Fault: ptr(v.local()),
-		Summary: fmt.Sprintf("%s is this machine itself, and its own firewall seems to drop SYNs to port %d.", v.target, v.port),
+		Summary: fmt.Sprintf("%s is this machine itself, and its own firewall seems to drop SYNs to port %d.", v.out.Addr(), v.port),
 		Next:    "Look at this machine's own firewall (nft list ruleset, iptables -L INPUT).",
 	}
 	v.silence(d)
-	return d.or(NotAccepting, v.destination(), "a program with a full accept queue is silent too (ss -ltn)")
+	return v.elsewhere(d.or(NotAccepting, v.asked(), "a program with a full accept queue is silent too (ss -ltn)"))
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -94,12 +95,17 @@ func violations(o *rawprobe.Observations, d *Diagnosis) (wrong []string) {
 	default:
 		bad("certainty %q", d.Certainty)
 	}
-	for _, a := range d.Alternatives {
+	for i, a := range d.Alternatives {
 		if !mayBe(a.Cause, a.Fault.Where) {
 			bad("no table has the alternative %s at %q", a.Cause, a.Fault.Where)
 		}
 		if reflect.DeepEqual(&a.Fault, d.Fault) && a.Cause == d.Cause {
 			bad("the alternative %s is the diagnosis itself", a.Cause)
+		}
+		for _, b := range d.Alternatives[:i] {
+			if reflect.DeepEqual(a, b) {
+				bad("the alternative %s twice", a.Cause)
+			}
 		}
 	}
 
@@ -129,6 +135,9 @@ func violations(o *rawprobe.Observations, d *Diagnosis) (wrong []string) {
 		}
 		if strings.Contains(s, "%!") || strings.Contains(s, "  ") {
 			bad("badly worded: %q", s)
+		}
+		if clumsy.MatchString(s) {
+			bad("one is called several: %q", s)
 		}
 	}
 
@@ -181,6 +190,10 @@ func violations(o *rawprobe.Observations, d *Diagnosis) (wrong []string) {
 	}
 	return wrong
 }
+
+// clumsy finds one of what the noun or verb says are several, and the reverse.
+var clumsy = regexp.MustCompile(`\b1 (other )?(ARP |neighbour |source |control |lone )?(requests|solicitations|packets|SYNs|flows|probes|routers|datagrams|attempts|tries)\b` +
+	`|\b1 of \d+ flows pass\b|\b1 other source ports it got\b|\b1 packet .* were\b|\b1 answer of routers\b|\b1 SYN .* none\b|[02-9] SYNs was\b|TTL 1 to 1\b|up to once\b`)
 
 // departedTo is where the subject went after this machine's own translation.
 func departedTo(o *rawprobe.Observations) netip.Addr {

@@ -603,10 +603,6 @@ var weaknesses = []weakness{
 	{"slow by a late SYN-ACK", func(n network, _ *diagnose.Diagnosis, problem string) bool {
 		return n.Loss > 0 && n.NoEcho && kindOf(problem) == "took"
 	}},
-	// Ways of unequal length, and on one of them somebody says nothing.
-	{"a leg without a word", func(n network, d *diagnose.Diagnosis, _ string) bool {
-		return n.Fork > 0 && n.Mute != 0 && d.Cause == diagnose.NetworkFirewall
-	}},
 }
 
 var ownCauses = []diagnose.Cause{diagnose.Listening, diagnose.PortClosed, diagnose.HostFirewall}

@@ -87,9 +87,9 @@ func deadNeighbor(v *view) *Diagnosis {
 	if v.o.NeighborAnswered() {
 		return nil
 	}
-	protocol, question := "ARP", "ARP requests"
+	protocol, question := "ARP", "ARP request"
 	if v.target.Is6() {
-		protocol, question = "neighbour discovery", "neighbour solicitations"
+		protocol, question = "neighbour discovery", "neighbour solicitation"
 	}
 	hop := v.m.Route.NextHop(v.target).WithZone("")
 	d := &Diagnosis{Verdict: HostDown, Cause: NeighborUnreachable, Certainty: Certain, Fault: ptr(v.destination())}
@@ -102,7 +102,11 @@ func deadNeighbor(v *view) *Diagnosis {
 		d.Next = fmt.Sprintf("Check that the gateway %s is up and that %s is connected to it.", hop, v.m.Interface.Name)
 	}
 	span := v.o.End.Sub(asks[0].Time)
-	d.because("dead-neighbor", "%d %s for %s over %s got no answer", len(asks), question, hop, seconds(span))
+	if len(asks) == 1 {
+		d.because("dead-neighbor", "1 %s for %s got no answer within %s", question, hop, seconds(span))
+	} else {
+		d.because("dead-neighbor", "%s for %s over %s got no answer", plural(len(asks), question), hop, seconds(span))
+	}
 	if v.m.Neighbor == "failed" || v.m.Neighbor == "incomplete" {
 		d.because("neighbor-table", "the kernel's own neighbour entry for it is %s", v.m.Neighbor)
 	}
@@ -132,7 +136,7 @@ func (v *view) onlyOwnWord() bool {
 // echoRefused: the SYN is silent, but a router said why no echo gets there.
 func echoRefused(v *view) *Diagnosis {
 	r := firstError(v.echoErr)
-	if r == nil || v.alive() || v.byHost(r.From) {
+	if r == nil || v.alive() || v.byHost(r.From) || v.moved() {
 		return nil
 	}
 	d := &Diagnosis{Certainty: Likely, Fault: ptr(v.device(r.From))}
@@ -161,9 +165,10 @@ func echoRefused(v *view) *Diagnosis {
 // can be said depends on whether the host answers anything at all.
 func silentSubject(v *view) *Diagnosis {
 	d := &Diagnosis{Verdict: Drop, Cause: Unknown, Certainty: Ambiguous, Fault: ptr(Fault{Where: Nowhere})}
+	v = v.asSent()
 	v.silence(d)
-	host := v.destination()
-	d.Next = fmt.Sprintf("Ask whoever runs the firewalls in front of and on %s about rules for tcp/%d.", v.target, v.port)
+	host := v.asked()
+	d.Next = fmt.Sprintf("Ask whoever runs the firewalls in front of and on %s about rules for tcp/%d.", v.out.Addr(), v.port)
 	chance := v.o.SilenceByChance()
 	// An address that refuses echoes is alive too.
 	echo := firstError(v.echoErr)
@@ -180,6 +185,17 @@ func silentSubject(v *view) *Diagnosis {
 		d.Next = "Try again and give it more time (a longer --timeout, more --tries)."
 		d.or(NetworkFirewall, somewhere(), "it may drop the SYN")
 		d.or(HostFirewall, host, "it may drop the SYN")
+	case v.moved():
+		d.Summary = "Nothing comes back from there."
+		d.Next = fmt.Sprintf("To learn more, probe %s port %d itself.", v.out.Addr(), v.port)
+		if v.traced() {
+			v.reached(d, v.path.Last(subjectName))
+		}
+		d.or(NetworkFirewall, somewhere(), "it may drop the SYN")
+		d.or(HostFirewall, host, "it may drop the SYN")
+		d.or(NotAccepting, host, "a program with a full accept queue is silent too")
+		d.or(HostUnreachable, host, "that machine may be down")
+		d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be lost")
 	case alive && chance > rareChance:
 		d.Summary = fmt.Sprintf("No answer from port %d, but packets get lost on the way: this may be chance.", v.port)
 		d.Next = "Try again, and find out where packets get lost."
@@ -197,11 +213,11 @@ func silentSubject(v *view) *Diagnosis {
 		d.or(NetworkFirewall, somewhere(), "it may drop the SYN")
 		d.or(HostFirewall, host, "it may drop the SYN")
 		d.or(NotAccepting, host, "a program with a full accept queue is silent too")
-		d.or(ReturnPath, somewhere(), "the SYN may arrive")
+		d.or(ReturnPath, somewhere(), "the SYN may arrive, and its answer be lost")
 	default:
 		v.nothingAlive(d)
 	}
-	return d
+	return v.elsewhere(d)
 }
 
 // nothingAlive words a silence in which nothing shows that the host is there.
@@ -258,7 +274,7 @@ func (v *view) context() []Evidence {
 		d.because("policy-route", "this machine routes by port or protocol: the probe was handed to the next hop that the kernel names for it")
 	}
 	if n := v.o.Ignored.Unprovoked; n > 0 {
-		d.because("ignored", "%s that no probe of ours provoked, and that were not believed", plural(n, "packet"))
+		d.because("ignored", "%s that no probe of ours provoked: not believed", plural(n, "packet"))
 	}
 	if n := v.lost(); n > 0 {
 		d.because("tap-drops", "%s lost by this machine's own capture: what is missing may have come", plural(int(n), "packet"))
