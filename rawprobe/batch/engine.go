@@ -185,7 +185,7 @@ func newEngine(s *Space, cfg Config, l link, emit func(*Result)) *engine {
 	if cfg.Shards > 1 {
 		e.shard, e.every = uint64(cfg.Shard-1), uint64(cfg.Shards)
 	}
-	e.end = share(s.Len(), e.shard, e.every)
+	e.end = s.Part(cfg.Shard, cfg.Shards)
 	e.from = min(cfg.Position, e.end)
 	e.final = e.from
 	e.cursors = make([]uint64, e.tries)

@@ -105,7 +105,7 @@ func (m *manyRun) prepare() (err error) {
 	}
 	m.cfg.Seed = newSeed(m.blocks, m.cfg)
 	if name := f.batch.resume; name != "" {
-		if m.resume, err = m.openResume(name, fingerprint(m.blocks, m.cfg), &m.cfg); err != nil {
+		if m.resume, err = m.openResume(name, fingerprint(m.blocks, m.cfg), m.space.Part(m.cfg.Shard, m.cfg.Shards), &m.cfg); err != nil {
 			return err
 		}
 		for text, n := range m.resume.state.Counts {

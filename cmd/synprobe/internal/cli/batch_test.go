@@ -428,6 +428,56 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// A file whose place is behind the targets is not theirs: it is refused and
+// kept. That all are done is no such place.
+func TestResumeBeyondTargets(t *testing.T) {
+	for _, c := range []struct {
+		args     string
+		position uint64 // the first that is too far
+	}{{"10.0.0.0/30:80", 5}, {"--shard 3/3 10.0.0.0/30:80", 2}} {
+		t.Run(c.args, func(t *testing.T) {
+			name := filepath.Join(t.TempDir(), "state")
+			args := append([]string{"--resume", name}, strings.Fields(c.args)...)
+			w := newWorld()
+			w.runIn(stopAfter(w, -1), args...)
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			put := func(position uint64) []byte {
+				t.Helper()
+				var state resumeState
+				if err := json.Unmarshal(text, &state); err != nil {
+					t.Fatal(err)
+				}
+				state.Position = position
+				b, err := json.Marshal(state)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(name, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return b
+			}
+			b := put(c.position)
+			w = newWorld()
+			code := w.run(args...)
+			if code != exitUsage || len(w.batches) != 0 || !strings.Contains(w.err.String(), "it is not of these targets") {
+				t.Errorf("beyond: exit %d, %d engines, %s", code, len(w.batches), &w.err)
+			}
+			if got, err := os.ReadFile(name); err != nil || string(got) != string(b) {
+				t.Errorf("the file: %v, %s", err, got)
+			}
+			put(c.position - 1)
+			w = newWorld()
+			if code := w.run(args...); code != exitOK || len(w.batches) != 1 {
+				t.Errorf("at the end: exit %d, %d engines, %s", code, len(w.batches), &w.err)
+			}
+		})
+	}
+}
+
 // TestResumeIsSaved: while it runs the state is written every few seconds, and
 // counts no result that is not out.
 func TestResumeIsSaved(t *testing.T) {
