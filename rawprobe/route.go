@@ -25,7 +25,8 @@ func OpenRouter() (*Router, error) {
 // would choose, and its MTU 0 where the route has none of its own.
 //
 // What the kernel answers is a Route, and [ErrBroadcast] for an address that is
-// all hosts; other errors are failures of our own.
+// all hosts. [ErrLoopback] and [ErrNotLoopback] say that src or iface can't lead
+// to dst; other errors are failures of our own.
 func (r *Router) Lookup(dst, src netip.Addr, iface int) (Route, error) {
 	return r.sys.lookup(Flow{Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0)}, iface)
 }

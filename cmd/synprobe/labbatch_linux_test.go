@@ -307,3 +307,47 @@ func TestManySendsNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestManyMisfits: a source address or an interface that can't lead to a target
+// is refused as for a single target, where there are others beside it too.
+func TestManyMisfits(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, farm)
+	client := lab.Node("client")
+	const only, beyond = "only the loopback interface leads there", "it reaches this machine only"
+	for _, c := range []struct {
+		argv  []string
+		why   string
+		other string // a target that can be probed
+	}{
+		{[]string{"-i", "eth0", "127.0.0.1:22"}, "interface eth0 for %s: " + only, "10.77.0.1:81"},
+		{[]string{"-s", "127.0.0.1", "10.77.0.1:22"}, "source 127.0.0.1 for %s: " + beyond, "127.0.0.1:81"},
+		{[]string{"-i", "lo", "10.77.0.1:22"}, "interface lo for %s: " + beyond, "127.0.0.1:81"},
+		{[]string{"-i", "lo", "[fd77::1]:22"}, "interface lo for %s: " + beyond, "[::1]:81"},
+	} {
+		target := netip.MustParseAddrPort(c.argv[2])
+		single := shell(t, client, c.argv...)
+		want := fmt.Sprintf("synprobe: "+c.why+"\n", target.Addr())
+		if single.Exit != 64 || !strings.HasPrefix(single.Stderr, want) {
+			t.Errorf("%v: exit %d, %s", c.argv, single.Exit, single.Stderr)
+		}
+		many := shell(t, client, append(c.argv, "--csv")...)
+		if many.Exit != single.Exit || many.Stderr != single.Stderr || many.Stdout != "" {
+			t.Errorf("%v --csv: exit %d, %s%s, want as for one: %s", c.argv, many.Exit, many.Stdout, many.Stderr, single.Stderr)
+		}
+		mixed := shell(t, client, append(c.argv, "--json", "--rate=0", c.other)...)
+		if want := fmt.Sprintf("synprobe: "+c.why+"\n", "1 target"); mixed.Exit != 64 || !strings.Contains(mixed.Stderr, want) {
+			t.Errorf("%v and %s: exit %d, %s, want %s", c.argv, c.other, mixed.Exit, mixed.Stderr, want)
+		}
+		for _, r := range decode(t, mixed) {
+			switch {
+			case r.Target.Port == 22 && (r.Error == nil || r.Verdict != ""), r.Target.Port == 81 && r.Verdict != "reject":
+				t.Errorf("%v and %s: %+v", c.argv, c.other, r)
+			}
+		}
+		if n := strings.Count(mixed.Stdout, "\n"); n != 2 {
+			t.Errorf("%v and %s: %d results", c.argv, c.other, n)
+		}
+	}
+}

@@ -86,6 +86,10 @@ type Result struct {
 	// Refused is why the kernel would not send; then nothing was sent, and Kind
 	// alone is how this machine's own firewall answered, if it did.
 	Refused rawprobe.Refusal
+	// Err is why the target can't be probed as Config says, where nothing was
+	// sent and nothing is known of it: rawprobe.ErrLoopback or
+	// rawprobe.ErrNotLoopback. nil for all others.
+	Err error
 	// NoNeighbor says that the next hop, or the target on this machine's own
 	// link, answered no ARP request or neighbour solicitation.
 	NoNeighbor bool
@@ -135,7 +139,8 @@ var (
 // returns; while emit is busy nothing is sent.
 //
 // Errors are failures of our own: *rawprobe.PrivilegeError, rawprobe.ErrNoInterface,
-// rawprobe.ErrNotOurs, those above, and errors.ErrUnsupported elsewhere than on
+// rawprobe.ErrNotOurs, those above, those of [Result].Err where it is all
+// targets' that depends on addresses alone, and errors.ErrUnsupported elsewhere than on
 // Linux.
 func Run(ctx context.Context, s *Space, cfg Config, emit func(*Result)) (Progress, error) {
 	if cfg.Shards != 0 || cfg.Shard != 0 {

@@ -34,6 +34,18 @@ type link interface {
 // to be dead.
 const refusedNoNeighbor rawprobe.Refusal = "no-neighbor"
 
+// Other reasons of a link's own: the target can't be probed as it was asked for.
+const (
+	refusedLoopback    rawprobe.Refusal = "loopback"
+	refusedNotLoopback rawprobe.Refusal = "not-loopback"
+)
+
+// unfit is what these are in a result.
+var unfit = map[rawprobe.Refusal]error{
+	refusedLoopback:    rawprobe.ErrLoopback,
+	refusedNotLoopback: rawprobe.ErrNotLoopback,
+}
+
 // A probe is one packet to be sent: a SYN, or an echo request where tag is
 // echoTag.
 type probe struct {
@@ -471,9 +483,12 @@ func (e *engine) refused(why rawprobe.Refusal, now time.Time) {
 	}
 	*s |= slotDone
 	e.tell(p.to, uint16(p.tag), 0)
-	if why == refusedNoNeighbor {
+	switch err := unfit[why]; {
+	case err != nil:
+		e.result.Err = err
+	case why == refusedNoNeighbor:
 		e.result.NoNeighbor = true
-	} else {
+	default:
 		e.result.Refused = why
 	}
 	e.emitResult()

@@ -492,6 +492,50 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
+// A source address or an interface that can't lead to a target: it is an error
+// where that holds for all targets, and told of those for which it does.
+func TestUnfit(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1).WithListen("client", "tcp:80"))
+	client := lab.Node("client")
+	loop4, loop6, far4, far6 := prefix("127.0.0.1/32", 80), prefix("::1/128", 80), prefix("10.0.2.2/32", 80), prefix("fd00:0:0:2::2/128", 80)
+	for _, c := range []struct {
+		name   string
+		cfg    Config
+		loop   []Block // what is reached on loopback alone
+		beyond []Block
+		unfit  bool // beyond is, else loop
+		want   error
+	}{
+		{"interface", Config{Interface: "eth0"}, []Block{loop4, loop6}, []Block{far4, far6}, false, rawprobe.ErrNotLoopback},
+		{"loopback", Config{Interface: "lo"}, []Block{loop4, loop6}, []Block{far4, far6}, true, rawprobe.ErrLoopback},
+		{"source", Config{Source: netip.MustParseAddr("127.0.0.1")}, []Block{loop4}, []Block{far4}, true, rawprobe.ErrLoopback},
+		{"source of IPv6", Config{Source: netip.IPv6Loopback()}, []Block{loop6}, []Block{far6}, true, rawprobe.ErrLoopback},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bad, good := c.loop, c.beyond
+			if c.unfit {
+				bad, good = c.beyond, c.loop
+			}
+			f := probeFrom(t, client, mustSpace(t, bad...), c.cfg)
+			if !errors.Is(f.err, c.want) || !strings.HasPrefix(f.err.Error(), strings.Fields(c.name)[0]) && c.name != "loopback" || len(f.results) != 0 {
+				t.Errorf("all: %v, want %v; %v", f.err, c.want, f.count())
+			}
+			f = probeFrom(t, client, mustSpace(t, append(good, bad...)...), c.cfg)
+			for target, r := range f.results {
+				wrong := c.unfit != target.Addr().IsLoopback()
+				if wrong && r.Err != c.want || !wrong && (r.Err != nil || r.Kind != rawprobe.SynAck) {
+					t.Errorf("%s: %v %s", target, r.Err, describe(&r))
+				}
+			}
+			if f.err != nil || len(f.results) != len(bad)+len(good) {
+				t.Errorf("some: %v, %d results", f.err, len(f.results))
+			}
+		})
+	}
+}
+
 // A bad line: answers come late, out of order, twice or only to a later try.
 // It has no Ethernet either.
 func TestBadLine(t *testing.T) {

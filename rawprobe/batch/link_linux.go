@@ -419,6 +419,8 @@ func (l *liveLink) send(probes []probe) (int, rawprobe.Refusal) {
 // closed says why nothing can be sent on a way.
 func (l *liveLink) closed(w *way) rawprobe.Refusal {
 	switch {
+	case w.unfit != rawprobe.NotRefused:
+		return w.unfit
 	case w.gone:
 		return refusedNoNeighbor
 	case w.local && l.cfg.LinkLayer:

@@ -85,7 +85,10 @@ func (l *liveLink) survey(s *Space, families [2]bool) error {
 		return fmt.Errorf("source %s: %w", src, rawprobe.ErrNotOurs)
 	}
 	l.ways, err = findWays(s, inner, func(to addr) (way, error) { return l.lookup(to, byIndex, router) })
-	return err
+	if err != nil {
+		return err
+	}
+	return l.ways.misfit()
 }
 
 // inside returns the addresses of a prefix, where the whole of it lies inside of
@@ -118,6 +121,10 @@ func (l *liveLink) lookup(to addr, links map[int]netlink.Link, router *rawprobe.
 	switch {
 	case errors.Is(err, rawprobe.ErrBroadcast):
 		r.Outcome = rawprobe.RouteProhibit // what a send would say
+	case errors.Is(err, rawprobe.ErrLoopback):
+		return way{outcome: rawprobe.RouteNone, unfit: refusedLoopback, err: err}, nil
+	case errors.Is(err, rawprobe.ErrNotLoopback):
+		return way{outcome: rawprobe.RouteNone, unfit: refusedNotLoopback, err: err}, nil
 	case err != nil:
 		return way{}, err
 	}

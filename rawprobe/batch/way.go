@@ -17,6 +17,11 @@ type way struct {
 	gateway  addr // zero where the targets are on the link
 	resolves bool // the link has addresses, which ARP or neighbour discovery finds
 
+	// unfit is why nothing can be sent as the caller wants it, and err the same
+	// for one of the targets; else NotRefused and nil.
+	unfit rawprobe.Refusal
+	err   error
+
 	// dead says that the gateway answered no request of ours, and gone that
 	// this machine's IP stack does not know it either.
 	dead, gone bool
@@ -33,9 +38,12 @@ type wayKey struct {
 	local           bool
 	index, mtu      int
 	source, gateway addr
+	unfit           rawprobe.Refusal
 }
 
-func (w *way) key() wayKey { return wayKey{w.outcome, w.local, w.index, w.mtu, w.source, w.gateway} }
+func (w *way) key() wayKey {
+	return wayKey{w.outcome, w.local, w.index, w.mtu, w.source, w.gateway, w.unfit}
+}
 
 // A rng is the addresses from first to last.
 type rng struct {
@@ -59,6 +67,20 @@ func (w *ways) of(a addr) int32 {
 		return -1
 	}
 	return w.ranges[k].way
+}
+
+// misfit returns why no target at all can be probed as the caller wants it, nil
+// where any can.
+func (w *ways) misfit() (err error) {
+	for i := range w.all {
+		if w.all[i].unfit == rawprobe.NotRefused {
+			return nil
+		}
+		if err == nil {
+			err = w.all[i].err
+		}
+	}
+	return err
 }
 
 // findWays asks lookup for the way to each part of the space which the

@@ -347,6 +347,63 @@ func TestBatchEngineErrors(t *testing.T) {
 	}
 }
 
+// TestLeftOut: targets that can't be probed as the flags want it have no verdict,
+// but are told and counted, also by a run that goes on.
+func TestLeftOut(t *testing.T) {
+	for _, c := range []struct {
+		args   string
+		err    error
+		stdout string // of the one that is left out
+		stderr string
+	}{
+		{"-s 127.0.0.1 --csv", rawprobe.ErrLoopback, "", "synprobe: source 127.0.0.1 for 2 targets: it reaches this machine only\nhint: leave it out to let the route decide\n"},
+		{"-i lo -q", rawprobe.ErrLoopback, "", "synprobe: interface lo for 2 targets: it reaches this machine only\nhint: leave it out to let the route decide\n"},
+		{"-i lo", rawprobe.ErrLoopback, "", "synprobe: interface lo for 2 targets: it reaches this machine only\nhint: leave it out to let the route decide\n"},
+		{
+			"-i eth0 --json", rawprobe.ErrNotLoopback,
+			`{"schema":"synprobe/1","target":{"name":"10.0.0.1","address":"10.0.0.1","port":82},"error":{"kind":"usage","message":"interface eth0 for 10.0.0.1: only the loopback interface leads there"}}`,
+			"synprobe: interface eth0 for 2 targets: only the loopback interface leads there\nhint: leave it out to let the route decide\n",
+		},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			args := append(strings.Fields(c.args), "--resume", "state", "10.0.0.0/31:80,82")
+			var out, last string
+			for i, stop := range []int{2, 1, 0} {
+				w := newWorld()
+				w.Owns = func(netip.Addr) bool { return true }
+				ctx := stopAfter(w, stop)
+				engine := w.Batch
+				w.Batch = func(ctx context.Context, s *batch.Space, cfg batch.Config, emit func(*batch.Result)) (batch.Progress, error) {
+					return engine(ctx, s, cfg, func(r *batch.Result) {
+						if r.Target.Port() == 82 {
+							*r = batch.Result{Target: r.Target, Err: c.err}
+						}
+						emit(r)
+					})
+				}
+				want := exitInterrupted
+				if stop == 0 {
+					want = exitUsage
+				}
+				if code := w.runIn(ctx, args...); code != want {
+					t.Errorf("run %d: exit %d, want %d; %s", i, code, want, &w.err)
+				}
+				out, last = out+w.out.String(), w.err.String()
+			}
+			if !strings.HasSuffix(last, c.stderr) {
+				t.Errorf("stderr is\n%swant at its end\n%s", last, c.stderr)
+			}
+			if strings.Contains(out, ":82 ") || strings.Contains(out, ",82,") || !strings.Contains(out, c.stdout) || strings.Contains(out, "drop") || strings.Contains(last, "drop") {
+				t.Errorf("stdout is\n%swant in it %s", out, c.stdout)
+			}
+			if all := out + last; !strings.Contains(c.args, "-q") && !strings.Contains(all, "2 targets in 1.5 s") {
+				t.Errorf("no sum in\n%s", all)
+			}
+		})
+	}
+}
+
 func TestBatchDrops(t *testing.T) {
 	w := newWorld()
 	engine := w.Batch

@@ -34,6 +34,8 @@ type resumeState struct {
 	// Counts are the results so far, by verdict and cause with a space
 	// between.
 	Counts map[string]uint64 `json:"counts"`
+	// LeftOut are the targets that could not be probed, by the reason's word.
+	LeftOut map[string]uint64 `json:"left_out,omitempty"`
 }
 
 // fingerprint names the targets and all that changes which of them are probed,
