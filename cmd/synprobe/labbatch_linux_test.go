@@ -351,3 +351,43 @@ func TestManyMisfits(t *testing.T) {
 		}
 	}
 }
+
+// TestManyOwnNetwork: of the network that it is on, a client probes what can be
+// hosts. Here all of them are up.
+func TestManyOwnNetwork(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, netlab.Chain(0).WithLink(1, func(l *netlab.Link) {
+		l.Ends[0].Addrs = []netip.Prefix{netip.MustParsePrefix("10.9.0.1/29")}
+		l.Ends[1].Addrs = nil
+		for i := 2; i <= 6; i++ {
+			l.Ends[1].Addrs = append(l.Ends[1].Addrs, netip.MustParsePrefix(fmt.Sprintf("10.9.0.%d/29", i)))
+		}
+	}).WithListen("client", "tcp:80"))
+	client := lab.Node("client")
+	const why = " left out: this machine's own networks' addresses and broadcast addresses are no hosts\n"
+	for _, c := range []struct {
+		argv    string
+		results int
+		left    string
+		exit    int
+	}{
+		{"--json 10.9.0.0/29:80", 6, "2 targets", 0},
+		{"--json 10.9.0.0/29:80,81", 12, "4 targets", 1},
+		{"--json 10.9.0.4/30:80", 3, "1 target", 0},
+		{"-q 10.9.0.4/30:80", 3, "1 target", 0},
+		{"--json 10.9.0.2/31:80", 2, "", 0},
+	} {
+		out := shell(t, client, strings.Fields(c.argv)...)
+		if n := strings.Count(out.Stdout, "\n"); n != c.results || out.Exit != c.exit {
+			t.Errorf("%s: %d results, want %d; exit %d, want %d\n%s%s", c.argv, n, c.results, out.Exit, c.exit, out.Stdout, out.Stderr)
+		}
+		if got := strings.Contains(out.Stderr, "synprobe: "+c.left+why); got != (c.left != "") {
+			t.Errorf("%s: stderr is %s", c.argv, out.Stderr)
+		}
+	}
+	single := shell(t, client, "10.9.0.7:80")
+	if out := shell(t, client, "--csv", "10.9.0.7:80"); out.Exit != 64 || out.Stdout != "" || out.Stderr != single.Stderr {
+		t.Errorf("the broadcast address alone: exit %d, %s%s, want %s", out.Exit, out.Stdout, out.Stderr, single.Stderr)
+	}
+}

@@ -88,7 +88,9 @@ type Result struct {
 	Refused rawprobe.Refusal
 	// Err is why the target can't be probed as Config says, where nothing was
 	// sent and nothing is known of it: rawprobe.ErrLoopback or
-	// rawprobe.ErrNotLoopback. nil for all others.
+	// rawprobe.ErrNotLoopback; and rawprobe.ErrBroadcast for the broadcast address
+	// of a network that this machine is on, and the network's own address. nil for
+	// all others.
 	Err error
 	// NoNeighbor says that the next hop, or the target on this machine's own
 	// link, answered no ARP request or neighbour solicitation.

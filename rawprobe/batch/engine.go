@@ -36,12 +36,14 @@ const refusedNoNeighbor rawprobe.Refusal = "no-neighbor"
 
 // Other reasons of a link's own: the target can't be probed as it was asked for.
 const (
+	refusedBroadcast   rawprobe.Refusal = "broadcast"
 	refusedLoopback    rawprobe.Refusal = "loopback"
 	refusedNotLoopback rawprobe.Refusal = "not-loopback"
 )
 
 // unfit is what these are in a result.
 var unfit = map[rawprobe.Refusal]error{
+	refusedBroadcast:   rawprobe.ErrBroadcast,
 	refusedLoopback:    rawprobe.ErrLoopback,
 	refusedNotLoopback: rawprobe.ErrNotLoopback,
 }

@@ -79,6 +79,9 @@ func describe(r *Result) string {
 	if r.EchoAnswered {
 		what += " echo"
 	}
+	if r.Err != nil {
+		what += " " + r.Err.Error()
+	}
 	return strings.TrimSpace(what)
 }
 
@@ -200,19 +203,31 @@ func TestOwnNetwork(t *testing.T) {
 			if f.err != nil {
 				t.Fatal(f.err)
 			}
-			// The network's own address and the broadcast address are no hosts.
 			want := map[string]int{"80 syn-ack": 1, "80 reset": 1, "81 reset": 2}
 			if linkLayer {
 				want = map[string]int{"80 syn-ack": 1, "81 reset": 1, "80  refused: other": 1, "81  refused: other": 1}
 			}
-			got := f.count()
 			for _, port := range []string{"80", "81"} {
-				broadcast := got[port+"  refused: prohibit"] // one or two, by the kernel's age
-				delete(got, port+"  refused: prohibit")
-				want[port+"  no neighbour"] = 1024 - 2 - broadcast
+				want[port+"  no neighbour"] = 1024 - 2 - 2
+				// The network's own address and the broadcast address are no hosts.
+				want[port+"  a broadcast address"] = 2
 			}
-			if !same(got, want) {
-				t.Errorf("got %v, want %v (%+v)", f.count(), want, f.progress)
+			if got := f.count(); !same(got, want) {
+				t.Errorf("got %v, want %v (%+v)", got, want, f.progress)
+			}
+			for _, a := range []string{"10.9.0.0", "10.9.3.255"} {
+				if r := f.results[netip.AddrPortFrom(netip.MustParseAddr(a), 80)]; r.Err != rawprobe.ErrBroadcast || r.Tries != 0 {
+					t.Errorf("%s: %+v", a, r)
+				}
+			}
+			// Whoever names it asks for it.
+			f = probeFrom(t, lab.Node("client"), mustSpace(t, prefix("10.9.0.0/32", 80)), Config{LinkLayer: linkLayer})
+			if got := f.count(); f.err != nil || !same(got, map[string]int{"80  no neighbour": 1}) {
+				t.Errorf("the network's own address: %v, %v", got, f.err)
+			}
+			f = probeFrom(t, lab.Node("client"), mustSpace(t, prefix("10.9.3.255/32", 80)), Config{LinkLayer: linkLayer})
+			if !errors.Is(f.err, rawprobe.ErrBroadcast) || len(f.results) > 0 {
+				t.Errorf("the broadcast address: %v, %v", f.count(), f.err)
 			}
 		})
 	}

@@ -23,10 +23,12 @@ import (
 // for all a packet socket, and a ring for what comes back.
 type liveLink struct {
 	reader
-	cfg   Config
-	ways  *ways
-	own   map[addr]bool // this machine's addresses
-	conns *connections  // nil on the link layer
+	cfg  Config
+	ways *ways
+	own  map[addr]bool // this machine's addresses
+	// networks are the first addresses of the networks that it is on.
+	networks map[addr]bool
+	conns    *connections // nil on the link layer
 	// shared are the gateways that a route has together with others.
 	shared map[addr]bool
 
@@ -72,7 +74,7 @@ type message struct {
 // calling thread, which is the run's from then on.
 func openLink(ctx context.Context, s *Space, cfg Config) (*liveLink, error) {
 	runtime.LockOSThread()
-	l := &liveLink{cfg: cfg, raw: [2]int{-1, -1}, hold: [2]int{-1, -1}, frames: -1, own: make(map[addr]bool), shared: make(map[addr]bool), out: new(outgoing)}
+	l := &liveLink{cfg: cfg, raw: [2]int{-1, -1}, hold: [2]int{-1, -1}, frames: -1, own: make(map[addr]bool), networks: make(map[addr]bool), shared: make(map[addr]bool), out: new(outgoing)}
 	if err := l.open(ctx, s); err != nil {
 		l.close()
 		return nil, err

@@ -44,6 +44,11 @@ func (l *liveLink) survey(s *Space, families [2]bool) error {
 			if ip, ok := netip.AddrFromSlice(a.IP); ok {
 				l.own[fromNetip(ip)] = true
 			}
+			if p, ok := broadcastDomain(a, byIndex[a.LinkIndex]); ok {
+				a := fromNetip(p.Addr())
+				l.networks[a] = true
+				inner = append(inner, rng{first: a, last: a})
+			}
 		}
 		// A table of the whole Internet has a million routes: only those inside
 		// of the space are kept.
@@ -84,7 +89,7 @@ func (l *liveLink) survey(s *Space, families [2]bool) error {
 	if src := l.cfg.Source; src.IsValid() && !l.own[fromNetip(src)] && !src.IsLoopback() {
 		return fmt.Errorf("source %s: %w", src, rawprobe.ErrNotOurs)
 	}
-	l.ways, err = findWays(s, inner, func(to addr) (way, error) { return l.lookup(to, byIndex, router) })
+	l.ways, err = findWays(s, inner, func(to addr) (way, error) { return l.lookup(s, to, byIndex, router) })
 	if err != nil {
 		return err
 	}
@@ -108,8 +113,23 @@ func inside(s *Space, p *net.IPNet) (rng, bool) {
 	return r, ok && root.last.compare(r.last) >= 0
 }
 
+// broadcastDomain returns the network that an address of ours puts us on, where
+// it has a broadcast address (RFC 919; RFC 3021 for networks of two addresses).
+// Its own address, all of whose host bits are 0, was the broadcast address once
+// and no host is given it (RFC 1122, section 3.2.1.3); the kernel has taken it
+// for a host's since Linux 5.14 (net/ipv4/fib_frontend.c, fib_add_ifaddr).
+func broadcastDomain(a netlink.Addr, on netlink.Link) (netip.Prefix, bool) {
+	ip, ok := netip.AddrFromSlice(a.IP)
+	ones, size := a.Mask.Size()
+	if !ok || size != 32 || ones > 30 || on == nil || on.Attrs().RawFlags&unix.IFF_BROADCAST == 0 {
+		return netip.Prefix{}, false
+	}
+	p, err := ip.Unmap().Prefix(ones)
+	return p, err == nil
+}
+
 // lookup asks the kernel for its route.
-func (l *liveLink) lookup(to addr, links map[int]netlink.Link, router *rawprobe.Router) (way, error) {
+func (l *liveLink) lookup(s *Space, to addr, links map[int]netlink.Link, router *rawprobe.Router) (way, error) {
 	dst, src, bound := to.netip(), l.cfg.Source, 0
 	if src.IsValid() && src.Is4() != dst.Is4() {
 		src = netip.Addr{}
@@ -120,13 +140,16 @@ func (l *liveLink) lookup(to addr, links map[int]netlink.Link, router *rawprobe.
 	r, err := router.Lookup(dst, src, bound)
 	switch {
 	case errors.Is(err, rawprobe.ErrBroadcast):
-		r.Outcome = rawprobe.RouteProhibit // what a send would say
+		return way{outcome: rawprobe.RouteNone, unfit: refusedBroadcast, err: err}, nil
 	case errors.Is(err, rawprobe.ErrLoopback):
 		return way{outcome: rawprobe.RouteNone, unfit: refusedLoopback, err: err}, nil
 	case errors.Is(err, rawprobe.ErrNotLoopback):
 		return way{outcome: rawprobe.RouteNone, unfit: refusedNotLoopback, err: err}, nil
 	case err != nil:
 		return way{}, err
+	}
+	if l.networks[to] && !s.alone(to) && r.Outcome == rawprobe.RouteFound && !r.Local && !r.Gateway.IsValid() {
+		return way{outcome: rawprobe.RouteNone, unfit: refusedBroadcast, err: fmt.Errorf("%s: the network's own address: %w", dst, rawprobe.ErrBroadcast)}, nil
 	}
 	w := way{outcome: r.Outcome, local: r.Local, index: r.Interface, mtu: min(r.MTU, 65535)}
 	if r.Gateway.IsValid() {

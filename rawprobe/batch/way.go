@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"errors"
 	"slices"
 	"sort"
 
@@ -69,6 +70,13 @@ func (w *ways) of(a addr) int32 {
 	return w.ranges[k].way
 }
 
+// alone reports whether an address is in the space without others beside it,
+// as one that was named itself.
+func (s *Space) alone(a addr) bool {
+	b, ok := s.rootOf(a)
+	return ok && b.first == b.last
+}
+
 // misfit returns why no target at all can be probed as the caller wants it, nil
 // where any can.
 func (w *ways) misfit() (err error) {
@@ -76,7 +84,7 @@ func (w *ways) misfit() (err error) {
 		if w.all[i].unfit == rawprobe.NotRefused {
 			return nil
 		}
-		if err == nil {
+		if err == nil || errors.Is(err, rawprobe.ErrBroadcast) {
 			err = w.all[i].err
 		}
 	}

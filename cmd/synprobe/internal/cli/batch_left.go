@@ -16,6 +16,7 @@ var leftOuts = [...]struct {
 	err  error
 	word string
 }{
+	{rawprobe.ErrBroadcast, "broadcast"},
 	{rawprobe.ErrLoopback, "loopback"},
 	{rawprobe.ErrNotLoopback, "not-loopback"},
 }
@@ -47,7 +48,8 @@ func (l *leftOut) restore(saved map[string]uint64) {
 	}
 }
 
-// leaveOut takes a result that is none: an error, as for a single target.
+// leaveOut takes a result that is none: an error, as for a single target, or of
+// an address that a network has and no host.
 func (m *manyRun) leaveOut(r *batch.Result) {
 	m.mu.Lock()
 	m.gauge.done++
@@ -60,7 +62,7 @@ func (m *manyRun) leaveOut(r *batch.Result) {
 	if m.expect != nil {
 		m.expect.of(r.Target) // it was not forgotten
 	}
-	if !m.flags.json {
+	if !m.flags.json || errors.Is(r.Err, rawprobe.ErrBroadcast) {
 		return
 	}
 	f := m.unfit(r.Err, r.Target.Addr().String())
@@ -91,7 +93,12 @@ func (m *manyRun) told(p batch.Progress) uint64 { return p.Done - min(p.Done, m.
 // gravest.
 func (m *manyRun) tellLeftOut(b *bytes.Buffer) (code int) {
 	for i, n := range m.left {
-		if n == 0 {
+		switch {
+		case n == 0:
+			continue
+		case leftOuts[i].err == rawprobe.ErrBroadcast:
+			// Whoever names a network names them along.
+			fmt.Fprintf(b, "synprobe: %s left out: this machine's own networks' addresses and broadcast addresses are no hosts\n", report.Count(n, "target"))
 			continue
 		}
 		f := m.unfit(leftOuts[i].err, report.Count(n, "target"))
