@@ -115,8 +115,13 @@ type Progress struct {
 	// was asked: forged ones, or answers that this machine translates the
 	// addresses of (DNAT in OUTPUT).
 	Unmatched uint64
-	Elapsed   time.Duration
-	Finished  bool
+	// Asked is how many ARP requests and neighbour solicitations were sent, and
+	// ToAsk how many there are to be at most: before the first SYN next hops are
+	// asked for, and targets on this machine's own links. ToAsk is 0 when that is
+	// over.
+	Asked, ToAsk uint64
+	Elapsed      time.Duration
+	Finished     bool
 }
 
 // Errors about what the caller asked for, or about this machine.

@@ -233,6 +233,38 @@ func TestOwnNetwork(t *testing.T) {
 	}
 }
 
+// While hosts of the link are looked for, it says how far it is.
+func TestLookingIsProgress(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, netlab.Chain(0).WithLink(1, func(l *netlab.Link) {
+		l.Ends[0].Addrs = []netip.Prefix{netip.MustParsePrefix("10.9.0.1/24")}
+		l.Ends[1].Addrs = []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24")}
+	}))
+	var notes []Progress
+	f := probeFrom(t, lab.Node("client"), mustSpace(t, prefix("10.9.0.0/24", 80, 81)), Config{Rate: 500, Progress: func(p Progress) { notes = append(notes, p) }})
+	if f.err != nil {
+		t.Fatal(f.err)
+	}
+	n, last := 0, Progress{}
+	for ; n < len(notes) && notes[n].ToAsk > 0; n++ {
+		p := notes[n]
+		if p.Targets != 512 || p.Done != 0 || p.Sent != 0 || p.Finished || p.Asked <= last.Asked || p.Asked > p.ToAsk || p.ToAsk > 3*253 || n > 0 && p.ToAsk > last.ToAsk {
+			t.Errorf("%+v after %+v", p, last)
+		}
+		last = p
+	}
+	// 253 hosts, three times at 500 a second; one answers the first.
+	if n < 3 || last.Asked <= 2*252 || last.ToAsk > 3*253-2 {
+		t.Errorf("%d notes, the last is %+v", n, last)
+	}
+	for _, p := range notes[n:] {
+		if p.ToAsk != 0 || p.Asked != 0 {
+			t.Errorf("afterwards: %+v", p)
+		}
+	}
+}
+
 // An interrupt while thousands of hosts of the link are being asked for: they
 // are left to the next run.
 func TestInterruptedEarly(t *testing.T) {

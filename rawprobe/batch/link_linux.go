@@ -113,7 +113,7 @@ func (l *liveLink) open(ctx context.Context, s *Space) error {
 			return err
 		}
 	}
-	if err := l.meetNeighbors(ctx); err != nil {
+	if err := l.meetNeighbors(ctx, s); err != nil {
 		return err
 	}
 	if l.cfg.LinkLayer {

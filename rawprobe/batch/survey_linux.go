@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -185,7 +186,7 @@ const maxOnLink = 1 << 16
 // targets on our own links if they are not too many. One that answers no request
 // is dead, whatever the kernel's table still has: it trusts an entry for 8
 // seconds and more (field: net/core/neighbour.c).
-func (l *liveLink) meetNeighbors(ctx context.Context) error {
+func (l *liveLink) meetNeighbors(ctx context.Context, s *Space) error {
 	asked := make(map[int]question) // by interface
 	ask := func(w *way, hop addr) {
 		if asked[w.index] == nil {
@@ -228,12 +229,27 @@ func (l *liveLink) meetNeighbors(ctx context.Context) error {
 		}
 	}
 	l.onLink = make(map[addr][6]byte)
+	p := Progress{Targets: s.Part(l.cfg.Shard, l.cfg.Shards), Done: l.cfg.Position, Position: l.cfg.Position}
+	rest := 0 // requests of the interfaces whose turn has not come
+	for _, q := range asked {
+		rest += asks * len(q)
+	}
+	var noted time.Time
 	for index, q := range asked {
+		rest -= asks * len(q)
+		before := p.Asked
+		note := func(sent, most int) {
+			p.Asked, p.ToAsk = before+uint64(sent), before+uint64(most+rest)
+			if now := time.Now(); l.cfg.Progress != nil && now.Sub(noted) >= reporting {
+				noted = now
+				l.cfg.Progress(p)
+			}
+		}
 		ifi, err := net.InterfaceByIndex(index)
 		if err != nil {
 			return fmt.Errorf("interface %d: %w", index, err)
 		}
-		if err := q.ask(ctx, ifi, l.cfg.Rate, l.onLink); err != nil {
+		if err := q.ask(ctx, ifi, l.cfg.Rate, l.onLink, note); err != nil {
 			return err
 		}
 	}

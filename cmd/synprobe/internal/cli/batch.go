@@ -128,7 +128,7 @@ func (m *manyRun) prepare() (err error) {
 		m.table.Fit(name, netip.AddrPortFrom(a, longest))
 	}
 	m.blocks = nil // the space has what it needs of them
-	m.gauge = gauge{width: 80, began: m.start, verdicts: map[diagnose.Verdict]uint64{}}
+	m.gauge = gauge{width: 80, looking: m.start, began: m.start, verdicts: map[diagnose.Verdict]uint64{}}
 	if m.style.Width > 0 {
 		m.gauge.width = m.style.Width
 	}

@@ -768,6 +768,33 @@ func TestGauge(t *testing.T) {
 	}
 }
 
+// TestGaugeLooking: what comes before the first SYN is counted by itself, and
+// leaves the estimate of the rest alone.
+func TestGaugeLooking(t *testing.T) {
+	began := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	g := gauge{width: 80, looking: began, began: began, verdicts: map[diagnose.Verdict]uint64{}}
+	for _, step := range []struct {
+		at          time.Duration
+		asked, most uint64
+		done        uint64
+		want        string
+	}{
+		{100 * time.Millisecond, 100, 196602, 0, "  0%  looking for neighbours: 100/196,602 requests"},
+		{100 * time.Second, 100000, 196602, 0, "[####----]  50%  looking for neighbours: 100,000/196,602 requests  1:37 left"},
+		{150 * time.Second, 150000, 150000, 0, "[########] 100%  looking for neighbours: 150,000/150,000 requests  0:00 left"},
+		{160 * time.Second, 0, 0, 8192, " 12%  8,192/65,534  "},
+	} {
+		g.done, g.now = step.done, batch.Progress{Targets: 65534, Asked: step.asked, ToAsk: step.most}
+		if line := g.line(began.Add(step.at)); !strings.Contains(line, step.want) || len(line) > 79 {
+			t.Errorf("after %v: %q, want %q", step.at, line, step.want)
+		}
+	}
+	// 8,192 in 10 seconds.
+	if left, ok := g.left(began.Add(160 * time.Second)); !ok || left.Round(time.Second) != 70*time.Second {
+		t.Errorf("left: %v, %v", left, ok)
+	}
+}
+
 func TestNoProgressBar(t *testing.T) {
 	for _, c := range []struct {
 		args, term string
