@@ -31,5 +31,12 @@ func (r *Router) Lookup(dst, src netip.Addr, iface int) (Route, error) {
 	return r.sys.lookup(Flow{Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0)}, iface)
 }
 
+// LookupTCP is Lookup for a TCP connection, as policy rules by protocol and port
+// would have it (ip-rule(8)). A zero port of the flow is any. same says that a raw
+// packet goes the same way, or by another next hop of the same route.
+func (r *Router) LookupTCP(flow Flow, iface int) (route Route, same bool, err error) {
+	return r.sys.lookupTCP(flow, iface)
+}
+
 // Close gives the socket back.
 func (r *Router) Close() { r.sys.close() }

@@ -31,11 +31,40 @@ func (r *router) lookup(flow Flow, iface int) (Route, error) {
 			r.bound = describe(k)
 		}
 	}
-	route, err := lookupOn(map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: r.socket}}, flow, iface, false)
+	route, err := lookupOn(r.sockets(), flow, iface, false)
 	if err != nil {
 		return route, err
 	}
 	return route, fits(flow, r.bound, route.Local)
+}
+
+func (r *router) lookupTCP(flow Flow, iface int) (Route, bool, error) {
+	raw, err := lookupOn(r.sockets(), flow, iface, false)
+	if err != nil {
+		return Route{}, false, err
+	}
+	route, err := lookupOn(r.sockets(), flow, iface, true)
+	if err != nil || raw == route {
+		return route, err == nil, err
+	}
+	a, okA := r.fib(flow, iface, false)
+	b, okB := r.fib(flow, iface, true)
+	return route, okA && okB && a.instead(&b), nil
+}
+
+// fib returns the route of a table that a flow goes by, as askRoute asks for it.
+// It is not ok where there is none, or where the kernel does not tell.
+func (r *router) fib(flow Flow, iface int, ports bool) (fibRoute, bool) {
+	replies, err := askRoute(r.sockets(), flow, iface, ports, unix.RTM_F_LOOKUP_TABLE|unix.RTM_F_FIB_MATCH)
+	if err != nil || len(replies) == 0 {
+		return fibRoute{}, false
+	}
+	found, ok := parseFIB(replies[0], flow.Dst.Addr().Is6())
+	return found, ok && found.flags&unix.RTM_F_CLONED == 0
+}
+
+func (r *router) sockets() map[int]*nl.SocketHandle {
+	return map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: r.socket}}
 }
 
 func (r *router) close() { r.socket.Close() }

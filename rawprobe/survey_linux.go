@@ -261,7 +261,12 @@ func askRoute(sockets map[int]*nl.SocketHandle, flow Flow, oif int, ports bool, 
 	if oif != 0 {
 		req.AddData(nl.NewRtAttr(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(oif))))
 	}
-	if ports {
+	switch {
+	case !ports && dst.Is4():
+		// It would be asked for UDP (net/ipv4/route.c, inet_rtm_getroute), which
+		// rules may lead elsewhere. A raw packet's own number can't be given.
+		req.AddData(nl.NewRtAttr(unix.RTA_IP_PROTO, []byte{unix.IPPROTO_ICMP}))
+	case ports:
 		req.AddData(nl.NewRtAttr(unix.RTA_IP_PROTO, []byte{unix.IPPROTO_TCP}))
 		req.AddData(nl.NewRtAttr(unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, flow.Dst.Port())))
 		if p := flow.Src.Port(); p != 0 {

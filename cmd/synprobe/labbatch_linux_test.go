@@ -391,3 +391,30 @@ func TestManyOwnNetwork(t *testing.T) {
 		t.Errorf("the broadcast address alone: exit %d, %s%s, want %s", out.Exit, out.Stdout, out.Stderr, single.Stderr)
 	}
 }
+
+// TestManyByPort: what a routing rule by port leads another way is not told as if
+// it had been probed; alone it is.
+func TestManyByPort(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, farm.With("client", func(n *netlab.Node) {
+		n.Policies = append(n.Policies, netlab.Policy{Table: 100, Proto: netlab.TCP, DstPort: 443})
+		n.Routes = append(n.Routes,
+			netlab.Route{To: "10.77.0.0/28", Type: netlab.Unreachable},
+			netlab.Route{To: "10.77.0.0/28", Next: []string{"r1"}, Table: 100})
+	}))
+	client := lab.Node("client")
+	if r := decode(t, shell(t, client, "--json", "10.77.0.1", "443"))[0]; r.Verdict != "reject" || r.Cause != "port-closed" {
+		t.Errorf("alone: %s %s", r.Verdict, r.Cause)
+	}
+	out := shell(t, client, "--json", "10.77.0.1:80,443")
+	for _, r := range decode(t, out) {
+		switch {
+		case r.Target.Port == 443 && r.Error == nil, r.Target.Port == 80 && r.Cause != "no-route":
+			t.Errorf("%+v", r)
+		}
+	}
+	if n := strings.Count(out.Stdout, "\n"); n != 2 || out.Exit != 74 || !strings.Contains(out.Stderr, "synprobe: 1 target left out: routing rules by protocol or port ") {
+		t.Errorf("%d results, exit %d, %s", n, out.Exit, out.Stderr)
+	}
+}

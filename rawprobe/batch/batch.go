@@ -89,8 +89,8 @@ type Result struct {
 	// Err is why the target can't be probed as Config says, where nothing was
 	// sent and nothing is known of it: rawprobe.ErrLoopback or
 	// rawprobe.ErrNotLoopback; and rawprobe.ErrBroadcast for the broadcast address
-	// of a network that this machine is on, and the network's own address. nil for
-	// all others.
+	// of a network that this machine is on, and the network's own address; and
+	// ErrByPort. nil for all others.
 	Err error
 	// NoNeighbor says that the next hop, or the target on this machine's own
 	// link, answered no ARP request or neighbour solicitation.
@@ -135,6 +135,9 @@ var (
 	ErrTwice = errors.New("target named twice")
 	// ErrShard means that Shard is not between 1 and Shards.
 	ErrShard = errors.New("no such shard")
+	// ErrByPort means that this machine's routing rules by protocol or port lead a
+	// connection to a target another way than the raw packets of a run.
+	ErrByPort = errors.New("routing rules by protocol or port lead a connection another way than raw packets")
 	// ErrLinkLayer means that a target can't be reached by Ethernet frames of
 	// our own.
 	ErrLinkLayer = errors.New("not possible on the link layer")

@@ -39,6 +39,7 @@ const (
 	refusedBroadcast   rawprobe.Refusal = "broadcast"
 	refusedLoopback    rawprobe.Refusal = "loopback"
 	refusedNotLoopback rawprobe.Refusal = "not-loopback"
+	refusedByPort      rawprobe.Refusal = "by-port"
 )
 
 // unfit is what these are in a result.
@@ -46,6 +47,7 @@ var unfit = map[rawprobe.Refusal]error{
 	refusedBroadcast:   rawprobe.ErrBroadcast,
 	refusedLoopback:    rawprobe.ErrLoopback,
 	refusedNotLoopback: rawprobe.ErrNotLoopback,
+	refusedByPort:      ErrByPort,
 }
 
 // A probe is one packet to be sent: a SYN, or an echo request where tag is

@@ -368,6 +368,96 @@ func TestPolicyRule(t *testing.T) {
 	}
 }
 
+// A policy rule that a raw packet does not meet: the ports that it leads another
+// way are not told of, or by what it forbids; all others are.
+func TestPolicyRuleByPort(t *testing.T) {
+	netlab.Require(t)
+	rule := func(change func(*netlink.Rule)) func(*testing.T, *netlab.Machine) {
+		return func(t *testing.T, client *netlab.Machine) {
+			r := netlink.NewRule()
+			r.Family, r.Table, r.Priority = netlink.FAMILY_V4, 100, 100
+			change(r)
+			if err := client.Netlink().RuleAdd(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	dport := rule(func(r *netlink.Rule) { r.Dport = netlink.NewRulePortRange(443, 8000) })
+	const elsewhere = "  routing rules by protocol or port lead a connection another way than raw packets"
+	over := func(next string) netlab.Route {
+		return netlab.Route{To: "10.77.0.0/24", Next: []string{next}, Table: 100}
+	}
+	for _, c := range []struct {
+		name  string
+		next  []string     // of the main table
+		route netlab.Route // of table 100
+		rule  func(*testing.T, *netlab.Machine)
+		cfg   Config
+		want  map[string]int
+	}{
+		{"another gateway", []string{"a"}, over("b"), dport, Config{}, map[string]int{
+			"80 syn-ack": 16, "443" + elsewhere: 16, "8000" + elsewhere: 16, "8001 reset": 16,
+		}},
+		{"the same gateway", []string{"a"}, over("a"), dport, Config{}, map[string]int{
+			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
+		}},
+		{"a part of the network", []string{"a"}, netlab.Route{To: "10.77.0.8/29", Next: []string{"b"}, Table: 100}, dport, Config{}, map[string]int{
+			"80 syn-ack": 16, "443" + elsewhere: 8, "443 reset": 8, "8000" + elsewhere: 8, "8000 reset": 8, "8001 reset": 16,
+		}},
+		{"forbidden", []string{"a"}, netlab.Route{To: "10.77.0.0/24", Type: netlab.Prohibit, Table: 100}, dport, Config{}, map[string]int{
+			"80 syn-ack": 16, "443  refused: prohibit": 16, "8000  refused: prohibit": 16, "8001 reset": 16,
+		}},
+		{"protocol", []string{"a"}, over("b"), rule(func(r *netlink.Rule) { r.IPProto = 6 }), Config{}, map[string]int{
+			"80" + elsewhere: 16, "443" + elsewhere: 16, "8000" + elsewhere: 16, "8001" + elsewhere: 16,
+		}},
+		{"another protocol", []string{"a"}, over("b"), rule(func(r *netlink.Rule) { r.IPProto = 17 }), Config{}, map[string]int{
+			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
+		}},
+		{"source port", []string{"a"}, over("b"), rule(func(r *netlink.Rule) { r.Sport = netlink.NewRulePortRange(1, 65534) }), Config{}, map[string]int{
+			"80" + elsewhere: 16, "443" + elsewhere: 16, "8000" + elsewhere: 16, "8001" + elsewhere: 16,
+		}},
+		// Which next hop is a matter of the ports, but not of the rule.
+		{"two gateways", []string{"a", "b"}, netlab.Route{To: "10.78.0.0/24", Next: []string{"b"}, Table: 100}, dport, Config{}, map[string]int{
+			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
+		}},
+		{"link layer", []string{"a"}, over("b"), dport, Config{LinkLayer: true}, map[string]int{
+			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			lab := netlab.Start(t, twoWays(c.next...).WithRoutes("client", c.route).WithSysctl("client", "net.ipv4.fib_multipath_hash_policy", "1"))
+			client := lab.Node("client")
+			c.rule(t, client)
+			c.cfg.NoEcho, c.cfg.Wait = true, time.Second
+			f := probeFrom(t, client, mustSpace(t, prefix("10.77.0.0/28", 80, 443, 8000, 8001)), c.cfg)
+			if got := f.count(); f.err != nil || !same(got, c.want) {
+				t.Errorf("got %v, want %v; %v", got, c.want, f.err)
+			}
+		})
+	}
+}
+
+// The same in IPv6, where a raw packet is refused and a connection would pass.
+func TestPolicyRuleByPort6(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1, "fd98::/64").With("client", func(n *netlab.Node) {
+		n.Routes = append(n.Routes,
+			netlab.Route{To: "fd98::/64", Type: netlab.Unreachable},
+			netlab.Route{To: "fd98::/64", Next: []string{"r1"}, Table: 100})
+		n.Policies = append(n.Policies, netlab.Policy{Table: 100, Proto: netlab.TCP, DstPort: 443})
+	}))
+	f := probeFrom(t, lab.Node("client"), mustSpace(t, prefix("fd98::/124", 80, 443), prefix("fd00:0:0:2::2/128", 80, 443)), Config{NoEcho: true, Wait: time.Second})
+	want := map[string]int{
+		"80  refused: unreachable": 16, "443  routing rules by protocol or port lead a connection another way than raw packets": 16,
+		"80 syn-ack": 1, "443 reset": 1,
+	}
+	if got := f.count(); f.err != nil || !same(got, want) {
+		t.Errorf("got %v, want %v; %v", got, want, f.err)
+	}
+}
+
 // Of two next hops that share a route one is dead: what goes over the other has
 // its answer.
 func TestDeadGatewayOfTwo(t *testing.T) {

@@ -29,6 +29,9 @@ type liveLink struct {
 	// networks are the first addresses of the networks that it is on.
 	networks map[addr]bool
 	conns    *connections // nil on the link layer
+	// portParts are, by family, the ports of the space in the parts that policy
+	// rules may part them into; none where no rule looks at ports or protocols.
+	portParts [2][]portRefusal
 	// shared are the gateways that a route has together with others.
 	shared map[addr]bool
 
@@ -344,7 +347,7 @@ func (l *liveLink) send(probes []probe) (int, rawprobe.Refusal) {
 			refused = rawprobe.RefusedNoRoute
 			break
 		}
-		if refused = l.closed(&l.ways.all[i]); refused != rawprobe.NotRefused {
+		if refused = l.closed(&l.ways.all[i], p.tag); refused != rawprobe.NotRefused {
 			break
 		}
 		t := &l.syns[i]
@@ -418,27 +421,12 @@ func (l *liveLink) send(probes []probe) (int, rawprobe.Refusal) {
 	}
 }
 
-// closed says why nothing can be sent on a way.
-func (l *liveLink) closed(w *way) rawprobe.Refusal {
-	switch {
-	case w.unfit != rawprobe.NotRefused:
-		return w.unfit
-	case w.gone:
-		return refusedNoNeighbor
-	case w.local && l.cfg.LinkLayer:
+// closed says why a probe can't be sent on a way.
+func (l *liveLink) closed(w *way, tag uint32) rawprobe.Refusal {
+	if w.local && l.cfg.LinkLayer && w.unfit == rawprobe.NotRefused {
 		return rawprobe.RefusedOther
-	case w.outcome == rawprobe.RouteFound:
-		return rawprobe.NotRefused
-	case w.outcome == rawprobe.RouteUnreachable:
-		return rawprobe.RefusedUnreachable
-	case w.outcome == rawprobe.RouteProhibit:
-		return rawprobe.RefusedProhibit
-	case w.outcome == rawprobe.RouteBlackhole:
-		return rawprobe.RefusedBlackhole
-	case w.outcome == rawprobe.RouteNoAddress:
-		return rawprobe.RefusedNoAddress
 	}
-	return rawprobe.RefusedNoRoute
+	return w.closed(tag)
 }
 
 // refusal names the error of a send.

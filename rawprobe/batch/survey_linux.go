@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -80,6 +81,9 @@ func (l *liveLink) survey(s *Space, families [2]bool) error {
 		}
 		for i := range rules {
 			keep(rules[i].Dst)
+		}
+		if !l.cfg.LinkLayer {
+			l.portParts[family] = s.portParts(rules)
 		}
 	}
 	router, err := rawprobe.OpenRouter()
@@ -173,7 +177,75 @@ func (l *liveLink) lookup(s *Space, to addr, links map[int]netlink.Link, router 
 	if r.Source.IsValid() {
 		w.source = fromNetip(r.Source)
 	}
-	return w, nil
+	err = l.byPort(&w, dst, src, bound, router)
+	return w, err
+}
+
+// portParts returns the ports of the space, in parts between which rules by port
+// may tell a difference; nil where no rule sees what a raw packet does not show
+// (net/ipv4/raw.c looks its route up without ports, and not as TCP).
+func (s *Space) portParts(rules []netlink.Rule) (parts []portRefusal) {
+	cuts := []int{1 << 16}
+	for i := range rules {
+		r := &rules[i]
+		switch {
+		case r.Dport != nil:
+			cuts = append(cuts, int(r.Dport.Start), int(r.Dport.End)+1)
+		case r.Sport == nil && r.IPProto == 0:
+			continue
+		}
+		cuts = append(cuts, 0)
+	}
+	if len(cuts) == 1 {
+		return nil
+	}
+	var used [1 << 16]bool
+	for i := range s.spans {
+		for _, p := range s.spans[i].ports {
+			used[p] = true
+		}
+	}
+	slices.Sort(cuts)
+	for i, end := range cuts[1:] {
+		part := portRefusal{}
+		for p := cuts[i]; p < end; p++ {
+			if used[p] && part.first == 0 {
+				part.first = uint16(p)
+			}
+			if used[p] {
+				part.last = uint16(p)
+			}
+		}
+		if part.first > 0 {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}
+
+// byPort finds the ports to which the kernel would lead a connection another way
+// than a raw packet. Where it would forbid the connection, that is the answer.
+func (l *liveLink) byPort(w *way, dst, src netip.Addr, bound int, router *rawprobe.Router) error {
+	family, from := v4, l.port4
+	if dst.Is6() {
+		family, from = v6, l.port6
+	}
+	for _, part := range l.portParts[family] {
+		flow := rawprobe.Flow{Src: netip.AddrPortFrom(src, from), Dst: netip.AddrPortFrom(dst, part.first)}
+		r, same, err := router.LookupTCP(flow, bound)
+		switch {
+		case errors.Is(err, rawprobe.ErrBroadcast):
+		case err != nil:
+			return err
+		case same:
+			continue
+		}
+		if part.why = forbidden(r.Outcome); part.why == rawprobe.NotRefused {
+			part.why = refusedByPort
+		}
+		w.byPort = append(w.byPort, part)
+	}
+	return nil
 }
 
 // maxOnLink is how many targets on the machine's own links are asked for their

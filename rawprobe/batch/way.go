@@ -2,6 +2,7 @@ package batch
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"sort"
 
@@ -22,6 +23,8 @@ type way struct {
 	// for one of the targets; else NotRefused and nil.
 	unfit rawprobe.Refusal
 	err   error
+	// byPort are the ports to which nothing can be sent.
+	byPort []portRefusal
 
 	// dead says that the gateway answered no request of ours, and gone that
 	// this machine's IP stack does not know it either.
@@ -33,6 +36,12 @@ type way struct {
 	mac [6]byte
 }
 
+// A portRefusal is why nothing can be sent to the ports from first to last.
+type portRefusal struct {
+	first, last uint16
+	why         rawprobe.Refusal
+}
+
 // wayKey is what makes a way another one.
 type wayKey struct {
 	outcome         rawprobe.RouteOutcome
@@ -40,10 +49,51 @@ type wayKey struct {
 	index, mtu      int
 	source, gateway addr
 	unfit           rawprobe.Refusal
+	byPort          string
 }
 
 func (w *way) key() wayKey {
-	return wayKey{w.outcome, w.local, w.index, w.mtu, w.source, w.gateway, w.unfit}
+	k := wayKey{w.outcome, w.local, w.index, w.mtu, w.source, w.gateway, w.unfit, ""}
+	if len(w.byPort) > 0 {
+		k.byPort = fmt.Sprint(w.byPort)
+	}
+	return k
+}
+
+// closed says why nothing can be sent to a port of a way, or, for echoTag, an
+// echo.
+func (w *way) closed(tag uint32) rawprobe.Refusal {
+	if tag != echoTag {
+		for _, p := range w.byPort {
+			if uint32(p.first) <= tag && tag <= uint32(p.last) {
+				return p.why
+			}
+		}
+	}
+	switch {
+	case w.unfit != rawprobe.NotRefused:
+		return w.unfit
+	case w.gone:
+		return refusedNoNeighbor
+	}
+	return forbidden(w.outcome)
+}
+
+// forbidden is what a send would say, or NotRefused.
+func forbidden(o rawprobe.RouteOutcome) rawprobe.Refusal {
+	switch o {
+	case rawprobe.RouteFound:
+		return rawprobe.NotRefused
+	case rawprobe.RouteUnreachable:
+		return rawprobe.RefusedUnreachable
+	case rawprobe.RouteProhibit:
+		return rawprobe.RefusedProhibit
+	case rawprobe.RouteBlackhole:
+		return rawprobe.RefusedBlackhole
+	case rawprobe.RouteNoAddress:
+		return rawprobe.RefusedNoAddress
+	}
+	return rawprobe.RefusedNoRoute
 }
 
 // A rng is the addresses from first to last.

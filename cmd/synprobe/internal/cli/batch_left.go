@@ -19,6 +19,7 @@ var leftOuts = [...]struct {
 	{rawprobe.ErrBroadcast, "broadcast"},
 	{rawprobe.ErrLoopback, "loopback"},
 	{rawprobe.ErrNotLoopback, "not-loopback"},
+	{batch.ErrByPort, "by-port"},
 }
 
 // leftOut counts targets that have no verdict since nothing could be sent, by
@@ -78,6 +79,9 @@ func (m *manyRun) leaveOut(r *batch.Result) {
 
 // unfit says why a target, or so many of them, can't be probed.
 func (m *manyRun) unfit(err error, which string) *failure {
+	if errors.Is(err, batch.ErrByPort) {
+		return &failure{kind: report.Unsupported, what: which + " left out", why: err.Error(), hint: "probe such a target alone: that goes the connection's way"}
+	}
 	what := fmt.Sprintf("interface %s for %s", report.Escape(m.cfg.Interface), which)
 	if src := m.cfg.Source; src.IsLoopback() && errors.Is(err, rawprobe.ErrLoopback) {
 		what = fmt.Sprintf("source %s for %s", src, which)

@@ -356,6 +356,11 @@ func TestLeftOut(t *testing.T) {
 		stdout string // of the one that is left out
 		stderr string
 	}{
+		{
+			"--json", batch.ErrByPort,
+			`{"schema":"synprobe/1","target":{"name":"10.0.0.0","address":"10.0.0.0","port":82},"error":{"kind":"unsupported","message":"10.0.0.0 left out: routing rules by protocol or port lead a connection another way than raw packets"}}`,
+			"synprobe: 2 targets left out: routing rules by protocol or port lead a connection another way than raw packets\nhint: probe such a target alone: that goes the connection's way\n",
+		},
 		{"--json", rawprobe.ErrBroadcast, "", "synprobe: 2 targets left out: this machine's own networks' addresses and broadcast addresses are no hosts\n"},
 		{"-q", rawprobe.ErrBroadcast, "", "synprobe: 2 targets left out: this machine's own networks' addresses and broadcast addresses are no hosts\n"},
 		{"-s 127.0.0.1 --csv", rawprobe.ErrLoopback, "", "synprobe: source 127.0.0.1 for 2 targets: it reaches this machine only\nhint: leave it out to let the route decide\n"},
@@ -388,6 +393,8 @@ func TestLeftOut(t *testing.T) {
 				switch {
 				case stop == 0 && c.err == rawprobe.ErrBroadcast:
 					want = exitOK
+				case stop == 0 && c.err == batch.ErrByPort:
+					want = exitIO
 				case stop == 0:
 					want = exitUsage
 				}
