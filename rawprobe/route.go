@@ -33,7 +33,8 @@ func (r *Router) Lookup(dst, src netip.Addr, iface int) (Route, error) {
 
 // LookupTCP is Lookup for a TCP connection, as policy rules by protocol and port
 // would have it (ip-rule(8)). A zero port of the flow is any. same says that a raw
-// packet goes the same way, or by another next hop of the same route.
+// packet goes the same way, or by another next hop of the same route. Errors are
+// [ErrBroadcast] and failures of our own.
 func (r *Router) LookupTCP(flow Flow, iface int) (route Route, same bool, err error) {
 	return r.sys.lookupTCP(flow, iface)
 }

@@ -130,8 +130,8 @@ func (s *Space) Len() uint64 {
 	return s.ends[len(s.ends)-1]
 }
 
-// Part returns how many targets are in a shard of so many, as
-// [Config] counts them: all where both are 0.
+// Part returns how many targets a shard has, of so many shards, by the numbers of
+// [Config]: all where both are 0.
 func (s *Space) Part(shard, shards int) uint64 {
 	if shards == 0 {
 		return s.Len()

@@ -52,6 +52,7 @@ type manyRun struct {
 	different uint64
 	unasked   uint64 // results of which nothing is expected
 	left      leftOut
+	leftThen  uint64 // of those, by an earlier run
 }
 
 // many runs with many targets and returns the exit code.
@@ -114,6 +115,7 @@ func (m *manyRun) prepare() (err error) {
 			m.tally.Add(report.Outcome{Verdict: diagnose.Verdict(verdict), Cause: diagnose.Cause(cause)}, n)
 		}
 		m.left.restore(m.resume.state.LeftOut)
+		m.leftThen = m.left.sum()
 	}
 	m.objects = report.NewDirectJSON(m.start, m.cfg.Source, m.cfg.Interface)
 	m.table.Style = m.style
@@ -385,7 +387,7 @@ func (m *manyRun) sumUp(p batch.Progress) {
 	if m.flags.quiet {
 		return
 	}
-	s := report.Summary{Tally: &m.tally, Targets: m.told(p), Earlier: m.gauge.first, Elapsed: p.Elapsed, Sent: p.Sent}
+	s := report.Summary{Tally: &m.tally, Targets: m.told(p), Earlier: m.gauge.first - min(m.gauge.first, m.leftThen), Elapsed: p.Elapsed, Sent: p.Sent}
 	switch {
 	case m.flags.batch.expect != "":
 		m.spool.add(func(b []byte) []byte { return m.appendComparison(b, p) })

@@ -82,7 +82,7 @@ func (m *manyRun) unfit(err error, which string) *failure {
 	if errors.Is(err, batch.ErrByPort) {
 		return &failure{kind: report.Unsupported, what: which + " left out", why: err.Error(), hint: "probe such a target alone: that goes the connection's way"}
 	}
-	what := fmt.Sprintf("interface %s for %s", report.Escape(m.cfg.Interface), which)
+	what := fmt.Sprintf("interface %s for %s", m.cfg.Interface, which)
 	if src := m.cfg.Source; src.IsLoopback() && errors.Is(err, rawprobe.ErrLoopback) {
 		what = fmt.Sprintf("source %s for %s", src, which)
 	}
