@@ -86,11 +86,11 @@ type Result struct {
 	// Refused is why the kernel would not send; then nothing was sent, and Kind
 	// alone is how this machine's own firewall answered, if it did.
 	Refused rawprobe.Refusal
-	// Err is why the target can't be probed as Config says, where nothing was
-	// sent and nothing is known of it: rawprobe.ErrLoopback or
-	// rawprobe.ErrNotLoopback; and rawprobe.ErrBroadcast for the broadcast address
-	// of a network that this machine is on, and the network's own address; and
-	// ErrByPort. nil for all others.
+	// Err is why the target can't be probed as Config says; then nothing was sent
+	// and nothing is known of it. It is rawprobe.ErrLoopback,
+	// rawprobe.ErrNotLoopback, ErrByPort, or, for the broadcast address of a
+	// network that this machine is on and for the network's own address,
+	// rawprobe.ErrBroadcast. nil for all others.
 	Err error
 	// NoNeighbor says that the next hop, or the target on this machine's own
 	// link, answered no ARP request or neighbour solicitation.
@@ -149,9 +149,9 @@ var (
 // returns; while emit is busy nothing is sent.
 //
 // Errors are failures of our own: *rawprobe.PrivilegeError, rawprobe.ErrNoInterface,
-// rawprobe.ErrNotOurs, those above, those of [Result].Err where it is all
-// targets' that depends on addresses alone, and errors.ErrUnsupported elsewhere than on
-// Linux.
+// rawprobe.ErrNotOurs, those above without ErrByPort, those of rawprobe that
+// [Result].Err names where no target at all can be probed, and
+// errors.ErrUnsupported elsewhere than on Linux.
 func Run(ctx context.Context, s *Space, cfg Config, emit func(*Result)) (Progress, error) {
 	if cfg.Shards != 0 || cfg.Shard != 0 {
 		if cfg.Shard < 1 || cfg.Shard > cfg.Shards {
