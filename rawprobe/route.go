@@ -25,9 +25,18 @@ func OpenRouter() (*Router, error) {
 // would choose, and its MTU 0 where the route has none of its own.
 //
 // What the kernel answers is a Route, and [ErrBroadcast] for an address that is
-// all hosts; other errors are failures of our own.
+// all hosts. [ErrLoopback] and [ErrNotLoopback] say that src or iface can't lead
+// to dst; other errors are failures of our own.
 func (r *Router) Lookup(dst, src netip.Addr, iface int) (Route, error) {
 	return r.sys.lookup(Flow{Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0)}, iface)
+}
+
+// LookupTCP is Lookup for a TCP connection, as policy rules by protocol and port
+// would have it (ip-rule(8)). A zero port of the flow is any. same says that a raw
+// packet goes the same way, or by another next hop of the same route. Errors are
+// [ErrBroadcast] and failures of our own.
+func (r *Router) LookupTCP(flow Flow, iface int) (route Route, same bool, err error) {
+	return r.sys.lookupTCP(flow, iface)
 }
 
 // Close gives the socket back.

@@ -10,4 +10,8 @@ func (router) open() error { return errors.ErrUnsupported }
 
 func (router) lookup(Flow, int) (Route, error) { return Route{}, errors.ErrUnsupported }
 
+func (router) lookupTCP(Flow, int) (Route, bool, error) {
+	return Route{}, false, errors.ErrUnsupported
+}
+
 func (router) close() {}

@@ -65,15 +65,8 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 		m.Route.Interface = bound
 	}
 	m.Interface = byIndex[m.Route.Interface]
-	switch {
-	case bound != 0 && !m.Interface.Loopback && dst.IsLoopback():
-		return m, fmt.Errorf("interface %s for %s: %w", m.Interface.Name, dst, ErrNotLoopback)
-	case m.Route.Local:
-	case src.IsLoopback():
-		// The lookup says EINVAL, as for a blackhole route.
-		return m, fmt.Errorf("source %s for %s: %w", src, dst, ErrLoopback)
-	case bound != 0 && m.Interface.Loopback:
-		return m, fmt.Errorf("interface %s for %s: %w", m.Interface.Name, dst, ErrLoopback)
+	if err := fits(flow, byIndex[bound], m.Route.Local); err != nil {
+		return m, err
 	}
 	if m.Route.Outcome != RouteFound {
 		m.blame()
@@ -110,6 +103,23 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 		return m, l.openFrames()
 	}
 	return m, nil
+}
+
+// fits checks that the source address and the interface that the caller chose,
+// if any, can reach the target at all. local says that it is this machine itself.
+func fits(flow Flow, bound Interface, local bool) error {
+	dst, src := flow.Dst.Addr(), flow.Src.Addr()
+	switch {
+	case bound.Index != 0 && !bound.Loopback && dst.IsLoopback():
+		return fmt.Errorf("interface %s for %s: %w", bound.Name, dst, ErrNotLoopback)
+	case local:
+	case src.IsLoopback():
+		// The lookup says EINVAL, as for a blackhole route.
+		return fmt.Errorf("source %s for %s: %w", src, dst, ErrLoopback)
+	case bound.Loopback:
+		return fmt.Errorf("interface %s for %s: %w", bound.Name, dst, ErrLoopback)
+	}
+	return nil
 }
 
 // after asks again for what Survey found, and returns it where it has changed.
@@ -251,7 +261,12 @@ func askRoute(sockets map[int]*nl.SocketHandle, flow Flow, oif int, ports bool, 
 	if oif != 0 {
 		req.AddData(nl.NewRtAttr(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(oif))))
 	}
-	if ports {
+	switch {
+	case !ports && dst.Is4():
+		// It would be asked for UDP (net/ipv4/route.c, inet_rtm_getroute), which
+		// rules may lead elsewhere. A raw packet's own number can't be given.
+		req.AddData(nl.NewRtAttr(unix.RTA_IP_PROTO, []byte{unix.IPPROTO_ICMP}))
+	case ports:
 		req.AddData(nl.NewRtAttr(unix.RTA_IP_PROTO, []byte{unix.IPPROTO_TCP}))
 		req.AddData(nl.NewRtAttr(unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, flow.Dst.Port())))
 		if p := flow.Src.Port(); p != 0 {

@@ -307,3 +307,114 @@ func TestManySendsNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestManyMisfits: a source address or an interface that can't lead to a target
+// is refused as for a single target, where there are others beside it too.
+func TestManyMisfits(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, farm)
+	client := lab.Node("client")
+	const only, beyond = "only the loopback interface leads there", "it reaches this machine only"
+	for _, c := range []struct {
+		argv  []string
+		why   string
+		other string // a target that can be probed
+	}{
+		{[]string{"-i", "eth0", "127.0.0.1:22"}, "interface eth0 for %s: " + only, "10.77.0.1:81"},
+		{[]string{"-s", "127.0.0.1", "10.77.0.1:22"}, "source 127.0.0.1 for %s: " + beyond, "127.0.0.1:81"},
+		{[]string{"-i", "lo", "10.77.0.1:22"}, "interface lo for %s: " + beyond, "127.0.0.1:81"},
+		{[]string{"-i", "lo", "[fd77::1]:22"}, "interface lo for %s: " + beyond, "[::1]:81"},
+	} {
+		target := netip.MustParseAddrPort(c.argv[2])
+		single := shell(t, client, c.argv...)
+		want := fmt.Sprintf("synprobe: "+c.why+"\n", target.Addr())
+		if single.Exit != 64 || !strings.HasPrefix(single.Stderr, want) {
+			t.Errorf("%v: exit %d, %s", c.argv, single.Exit, single.Stderr)
+		}
+		many := shell(t, client, append(c.argv, "--csv")...)
+		if many.Exit != single.Exit || many.Stderr != single.Stderr || many.Stdout != "" {
+			t.Errorf("%v --csv: exit %d, %s%s, want as for one: %s", c.argv, many.Exit, many.Stdout, many.Stderr, single.Stderr)
+		}
+		mixed := shell(t, client, append(c.argv, "--json", "--rate=0", c.other)...)
+		if want := fmt.Sprintf("synprobe: "+c.why+"\n", "1 target"); mixed.Exit != 64 || !strings.Contains(mixed.Stderr, want) {
+			t.Errorf("%v and %s: exit %d, %s, want %s", c.argv, c.other, mixed.Exit, mixed.Stderr, want)
+		}
+		for _, r := range decode(t, mixed) {
+			switch {
+			case r.Target.Port == 22 && (r.Error == nil || r.Verdict != ""), r.Target.Port == 81 && r.Verdict != "reject":
+				t.Errorf("%v and %s: %+v", c.argv, c.other, r)
+			}
+		}
+		if n := strings.Count(mixed.Stdout, "\n"); n != 2 {
+			t.Errorf("%v and %s: %d results", c.argv, c.other, n)
+		}
+	}
+}
+
+// TestManyOwnNetwork: of the network that it is on, a client probes what can be
+// hosts. Here all of them are up.
+func TestManyOwnNetwork(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, netlab.Chain(0).WithLink(1, func(l *netlab.Link) {
+		l.Ends[0].Addrs = []netip.Prefix{netip.MustParsePrefix("10.9.0.1/29")}
+		l.Ends[1].Addrs = nil
+		for i := 2; i <= 6; i++ {
+			l.Ends[1].Addrs = append(l.Ends[1].Addrs, netip.MustParsePrefix(fmt.Sprintf("10.9.0.%d/29", i)))
+		}
+	}).WithListen("client", "tcp:80"))
+	client := lab.Node("client")
+	const why = " left out: this machine's own networks' addresses and broadcast addresses are no hosts\n"
+	for _, c := range []struct {
+		argv    string
+		results int
+		left    string
+		exit    int
+	}{
+		{"--json 10.9.0.0/29:80", 6, "2 targets", 0},
+		{"--json 10.9.0.0/29:80,81", 12, "4 targets", 1},
+		{"--json 10.9.0.4/30:80", 3, "1 target", 0},
+		{"-q 10.9.0.4/30:80", 3, "1 target", 0},
+		{"--json 10.9.0.2/31:80", 2, "", 0},
+	} {
+		out := shell(t, client, strings.Fields(c.argv)...)
+		if n := strings.Count(out.Stdout, "\n"); n != c.results || out.Exit != c.exit {
+			t.Errorf("%s: %d results, want %d; exit %d, want %d\n%s%s", c.argv, n, c.results, out.Exit, c.exit, out.Stdout, out.Stderr)
+		}
+		if got := strings.Contains(out.Stderr, "synprobe: "+c.left+why); got != (c.left != "") {
+			t.Errorf("%s: stderr is %s", c.argv, out.Stderr)
+		}
+	}
+	single := shell(t, client, "10.9.0.7:80")
+	if out := shell(t, client, "--csv", "10.9.0.7:80"); out.Exit != 64 || out.Stdout != "" || out.Stderr != single.Stderr {
+		t.Errorf("the broadcast address alone: exit %d, %s%s, want %s", out.Exit, out.Stdout, out.Stderr, single.Stderr)
+	}
+}
+
+// TestManyByPort: what a routing rule by port leads another way is not told as if
+// it had been probed; alone it is.
+func TestManyByPort(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, farm.With("client", func(n *netlab.Node) {
+		n.Policies = append(n.Policies, netlab.Policy{Table: 100, Proto: netlab.TCP, DstPort: 443})
+		n.Routes = append(n.Routes,
+			netlab.Route{To: "10.77.0.0/28", Type: netlab.Unreachable},
+			netlab.Route{To: "10.77.0.0/28", Next: []string{"r1"}, Table: 100})
+	}))
+	client := lab.Node("client")
+	if r := decode(t, shell(t, client, "--json", "10.77.0.1", "443"))[0]; r.Verdict != "reject" || r.Cause != "port-closed" {
+		t.Errorf("alone: %s %s", r.Verdict, r.Cause)
+	}
+	out := shell(t, client, "--json", "10.77.0.1:80,443")
+	for _, r := range decode(t, out) {
+		switch {
+		case r.Target.Port == 443 && r.Error == nil, r.Target.Port == 80 && r.Cause != "no-route":
+			t.Errorf("%+v", r)
+		}
+	}
+	if n := strings.Count(out.Stdout, "\n"); n != 2 || out.Exit != 74 || !strings.Contains(out.Stderr, "synprobe: 1 target left out: routing rules by protocol or port ") {
+		t.Errorf("%d results, exit %d, %s", n, out.Exit, out.Stderr)
+	}
+}

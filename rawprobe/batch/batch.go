@@ -86,6 +86,12 @@ type Result struct {
 	// Refused is why the kernel would not send; then nothing was sent, and Kind
 	// alone is how this machine's own firewall answered, if it did.
 	Refused rawprobe.Refusal
+	// Err is why the target can't be probed as Config says; then nothing was sent
+	// and nothing is known of it. It is rawprobe.ErrLoopback,
+	// rawprobe.ErrNotLoopback, ErrByPort, or, for the broadcast address of a
+	// network that this machine is on and for the network's own address,
+	// rawprobe.ErrBroadcast. nil for all others.
+	Err error
 	// NoNeighbor says that the next hop, or the target on this machine's own
 	// link, answered no ARP request or neighbour solicitation.
 	NoNeighbor bool
@@ -109,8 +115,13 @@ type Progress struct {
 	// was asked: forged ones, or answers that this machine translates the
 	// addresses of (DNAT in OUTPUT).
 	Unmatched uint64
-	Elapsed   time.Duration
-	Finished  bool
+	// Asked is how many ARP requests and neighbour solicitations were sent, and
+	// ToAsk how many there are to be at most: before the first SYN next hops are
+	// asked for, and targets on this machine's own links. ToAsk is 0 when that is
+	// over.
+	Asked, ToAsk uint64
+	Elapsed      time.Duration
+	Finished     bool
 }
 
 // Errors about what the caller asked for, or about this machine.
@@ -124,6 +135,9 @@ var (
 	ErrTwice = errors.New("target named twice")
 	// ErrShard means that Shard is not between 1 and Shards.
 	ErrShard = errors.New("no such shard")
+	// ErrByPort means that this machine's routing rules by protocol or port lead a
+	// connection to a target another way than the raw packets of a run.
+	ErrByPort = errors.New("routing rules by protocol or port lead a connection another way than raw packets")
 	// ErrLinkLayer means that a target can't be reached by Ethernet frames of
 	// our own.
 	ErrLinkLayer = errors.New("not possible on the link layer")
@@ -135,8 +149,9 @@ var (
 // returns; while emit is busy nothing is sent.
 //
 // Errors are failures of our own: *rawprobe.PrivilegeError, rawprobe.ErrNoInterface,
-// rawprobe.ErrNotOurs, those above, and errors.ErrUnsupported elsewhere than on
-// Linux.
+// rawprobe.ErrNotOurs, those above without ErrByPort, those of rawprobe that
+// [Result].Err names where no target at all can be probed, and
+// errors.ErrUnsupported elsewhere than on Linux.
 func Run(ctx context.Context, s *Space, cfg Config, emit func(*Result)) (Progress, error) {
 	if cfg.Shards != 0 || cfg.Shard != 0 {
 		if cfg.Shard < 1 || cfg.Shard > cfg.Shards {

@@ -34,6 +34,22 @@ type link interface {
 // to be dead.
 const refusedNoNeighbor rawprobe.Refusal = "no-neighbor"
 
+// Other reasons of a link's own: the target can't be probed as it was asked for.
+const (
+	refusedBroadcast   rawprobe.Refusal = "broadcast"
+	refusedLoopback    rawprobe.Refusal = "loopback"
+	refusedNotLoopback rawprobe.Refusal = "not-loopback"
+	refusedByPort      rawprobe.Refusal = "by-port"
+)
+
+// unfit is what these are in a result.
+var unfit = map[rawprobe.Refusal]error{
+	refusedBroadcast:   rawprobe.ErrBroadcast,
+	refusedLoopback:    rawprobe.ErrLoopback,
+	refusedNotLoopback: rawprobe.ErrNotLoopback,
+	refusedByPort:      ErrByPort,
+}
+
 // A probe is one packet to be sent: a SYN, or an echo request where tag is
 // echoTag.
 type probe struct {
@@ -185,7 +201,7 @@ func newEngine(s *Space, cfg Config, l link, emit func(*Result)) *engine {
 	if cfg.Shards > 1 {
 		e.shard, e.every = uint64(cfg.Shard-1), uint64(cfg.Shards)
 	}
-	e.end = share(s.Len(), e.shard, e.every)
+	e.end = s.Part(cfg.Shard, cfg.Shards)
 	e.from = min(cfg.Position, e.end)
 	e.final = e.from
 	e.cursors = make([]uint64, e.tries)
@@ -471,9 +487,12 @@ func (e *engine) refused(why rawprobe.Refusal, now time.Time) {
 	}
 	*s |= slotDone
 	e.tell(p.to, uint16(p.tag), 0)
-	if why == refusedNoNeighbor {
+	switch err := unfit[why]; {
+	case err != nil:
+		e.result.Err = err
+	case why == refusedNoNeighbor:
 		e.result.NoNeighbor = true
-	} else {
+	default:
 		e.result.Refused = why
 	}
 	e.emitResult()

@@ -79,6 +79,9 @@ func describe(r *Result) string {
 	if r.EchoAnswered {
 		what += " echo"
 	}
+	if r.Err != nil {
+		what += " " + r.Err.Error()
+	}
 	return strings.TrimSpace(what)
 }
 
@@ -200,21 +203,65 @@ func TestOwnNetwork(t *testing.T) {
 			if f.err != nil {
 				t.Fatal(f.err)
 			}
-			// The network's own address and the broadcast address are no hosts.
 			want := map[string]int{"80 syn-ack": 1, "80 reset": 1, "81 reset": 2}
 			if linkLayer {
 				want = map[string]int{"80 syn-ack": 1, "81 reset": 1, "80  refused: other": 1, "81  refused: other": 1}
 			}
-			got := f.count()
 			for _, port := range []string{"80", "81"} {
-				broadcast := got[port+"  refused: prohibit"] // one or two, by the kernel's age
-				delete(got, port+"  refused: prohibit")
-				want[port+"  no neighbour"] = 1024 - 2 - broadcast
+				want[port+"  no neighbour"] = 1024 - 2 - 2
+				// The network's own address and the broadcast address are no hosts.
+				want[port+"  a broadcast address"] = 2
 			}
-			if !same(got, want) {
-				t.Errorf("got %v, want %v (%+v)", f.count(), want, f.progress)
+			if got := f.count(); !same(got, want) {
+				t.Errorf("got %v, want %v (%+v)", got, want, f.progress)
+			}
+			for _, a := range []string{"10.9.0.0", "10.9.3.255"} {
+				if r := f.results[netip.AddrPortFrom(netip.MustParseAddr(a), 80)]; r.Err != rawprobe.ErrBroadcast || r.Tries != 0 {
+					t.Errorf("%s: %+v", a, r)
+				}
+			}
+			// Whoever names it asks for it.
+			f = probeFrom(t, lab.Node("client"), mustSpace(t, prefix("10.9.0.0/32", 80)), Config{LinkLayer: linkLayer})
+			if got := f.count(); f.err != nil || !same(got, map[string]int{"80  no neighbour": 1}) {
+				t.Errorf("the network's own address: %v, %v", got, f.err)
+			}
+			f = probeFrom(t, lab.Node("client"), mustSpace(t, prefix("10.9.3.255/32", 80)), Config{LinkLayer: linkLayer})
+			if !errors.Is(f.err, rawprobe.ErrBroadcast) || len(f.results) > 0 {
+				t.Errorf("the broadcast address: %v, %v", f.count(), f.err)
 			}
 		})
+	}
+}
+
+// While hosts of the link are looked for, it says how far it is.
+func TestLookingIsProgress(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, netlab.Chain(0).WithLink(1, func(l *netlab.Link) {
+		l.Ends[0].Addrs = []netip.Prefix{netip.MustParsePrefix("10.9.0.1/24")}
+		l.Ends[1].Addrs = []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24")}
+	}))
+	var notes []Progress
+	f := probeFrom(t, lab.Node("client"), mustSpace(t, prefix("10.9.0.0/24", 80, 81)), Config{Rate: 500, Progress: func(p Progress) { notes = append(notes, p) }})
+	if f.err != nil {
+		t.Fatal(f.err)
+	}
+	n, last := 0, Progress{}
+	for ; n < len(notes) && notes[n].ToAsk > 0; n++ {
+		p := notes[n]
+		if p.Targets != 512 || p.Done != 0 || p.Sent != 0 || p.Finished || p.Asked <= last.Asked || p.Asked > p.ToAsk || p.ToAsk > 3*253 || n > 0 && p.ToAsk > last.ToAsk {
+			t.Errorf("%+v after %+v", p, last)
+		}
+		last = p
+	}
+	// 253 hosts, three times at 500 a second; one answers the first.
+	if n < 3 || last.Asked <= 2*252 || last.ToAsk > 3*253-2 {
+		t.Errorf("%d notes, the last is %+v", n, last)
+	}
+	for _, p := range notes[n:] {
+		if p.ToAsk != 0 || p.Asked != 0 {
+			t.Errorf("afterwards: %+v", p)
+		}
 	}
 }
 
@@ -318,6 +365,104 @@ func TestPolicyRule(t *testing.T) {
 		if behind := target.Addr().As4()[3] >= 128; behind != (r.Kind == rawprobe.SynAck) {
 			t.Fatalf("%s: %s", target, describe(&r))
 		}
+	}
+}
+
+// A policy rule that a raw packet does not meet: the ports that it leads another
+// way are not told of, or by what it forbids; all others are.
+func TestPolicyRuleByPort(t *testing.T) {
+	netlab.Require(t)
+	rule := func(change func(*netlink.Rule)) func(*testing.T, *netlab.Machine) {
+		return func(t *testing.T, client *netlab.Machine) {
+			r := netlink.NewRule()
+			r.Family, r.Table, r.Priority = netlink.FAMILY_V4, 100, 100
+			change(r)
+			if err := client.Netlink().RuleAdd(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	dport := rule(func(r *netlink.Rule) { r.Dport = netlink.NewRulePortRange(443, 8000) })
+	const elsewhere = "  routing rules by protocol or port lead a connection another way than raw packets"
+	over := func(next string) netlab.Route {
+		return netlab.Route{To: "10.77.0.0/24", Next: []string{next}, Table: 100}
+	}
+	for _, c := range []struct {
+		name  string
+		next  []string     // of the main table
+		route netlab.Route // of table 100
+		rule  func(*testing.T, *netlab.Machine)
+		cfg   Config
+		dead  string // a router, or empty
+		want  map[string]int
+	}{
+		{"another gateway", []string{"a"}, over("b"), dport, Config{}, "", map[string]int{
+			"80 syn-ack": 16, "443" + elsewhere: 16, "8000" + elsewhere: 16, "8001 reset": 16,
+		}},
+		{"the same gateway", []string{"a"}, over("a"), dport, Config{}, "", map[string]int{
+			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
+		}},
+		{"a part of the network", []string{"a"}, netlab.Route{To: "10.77.0.8/29", Next: []string{"b"}, Table: 100}, dport, Config{}, "", map[string]int{
+			"80 syn-ack": 16, "443" + elsewhere: 8, "443 reset": 8, "8000" + elsewhere: 8, "8000 reset": 8, "8001 reset": 16,
+		}},
+		{"forbidden", []string{"a"}, netlab.Route{To: "10.77.0.0/24", Type: netlab.Prohibit, Table: 100}, dport, Config{}, "", map[string]int{
+			"80 syn-ack": 16, "443  refused: prohibit": 16, "8000  refused: prohibit": 16, "8001 reset": 16,
+		}},
+		{"protocol", []string{"a"}, over("b"), rule(func(r *netlink.Rule) { r.IPProto = 6 }), Config{}, "", map[string]int{
+			"80" + elsewhere: 16, "443" + elsewhere: 16, "8000" + elsewhere: 16, "8001" + elsewhere: 16,
+		}},
+		{"another protocol", []string{"a"}, over("b"), rule(func(r *netlink.Rule) { r.IPProto = 17 }), Config{}, "", map[string]int{
+			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
+		}},
+		{"source port", []string{"a"}, over("b"), rule(func(r *netlink.Rule) { r.Sport = netlink.NewRulePortRange(1, 65534) }), Config{}, "", map[string]int{
+			"80" + elsewhere: 16, "443" + elsewhere: 16, "8000" + elsewhere: 16, "8001" + elsewhere: 16,
+		}},
+		// The kernel looks at the socket's user for a raw packet, too.
+		{"user", []string{"a"}, over("b"), rule(func(r *netlink.Rule) { r.UIDRange = netlink.NewRuleUIDRange(0, 0) }), Config{}, "a", map[string]int{
+			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
+		}},
+		// Which next hop is a matter of the ports, but not of the rule.
+		{"two gateways", []string{"a", "b"}, netlab.Route{To: "10.78.0.0/24", Next: []string{"b"}, Table: 100}, dport, Config{}, "", map[string]int{
+			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
+		}},
+		{"link layer", []string{"a"}, over("b"), dport, Config{LinkLayer: true}, "", map[string]int{
+			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			lab := netlab.Start(t, twoWays(c.next...).WithRoutes("client", c.route).WithSysctl("client", "net.ipv4.fib_multipath_hash_policy", "1"))
+			client := lab.Node("client")
+			c.rule(t, client)
+			if c.dead != "" {
+				lab.Node(c.dead).Die()
+			}
+			c.cfg.NoEcho, c.cfg.Wait = true, time.Second
+			f := probeFrom(t, client, mustSpace(t, prefix("10.77.0.0/28", 80, 443, 8000, 8001)), c.cfg)
+			if got := f.count(); f.err != nil || !same(got, c.want) {
+				t.Errorf("got %v, want %v; %v", got, c.want, f.err)
+			}
+		})
+	}
+}
+
+// The same in IPv6, where a raw packet is refused and a connection would pass.
+func TestPolicyRuleByPort6(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1, "fd98::/64").With("client", func(n *netlab.Node) {
+		n.Routes = append(n.Routes,
+			netlab.Route{To: "fd98::/64", Type: netlab.Unreachable},
+			netlab.Route{To: "fd98::/64", Next: []string{"r1"}, Table: 100})
+		n.Policies = append(n.Policies, netlab.Policy{Table: 100, Proto: netlab.TCP, DstPort: 443})
+	}))
+	f := probeFrom(t, lab.Node("client"), mustSpace(t, prefix("fd98::/124", 80, 443), prefix("fd00:0:0:2::2/128", 80, 443)), Config{NoEcho: true, Wait: time.Second})
+	want := map[string]int{
+		"80  refused: unreachable": 16, "443  routing rules by protocol or port lead a connection another way than raw packets": 16,
+		"80 syn-ack": 1, "443 reset": 1,
+	}
+	if got := f.count(); f.err != nil || !same(got, want) {
+		t.Errorf("got %v, want %v; %v", got, want, f.err)
 	}
 }
 
@@ -489,6 +634,51 @@ func TestConfigErrors(t *testing.T) {
 		if f := probeFrom(t, lab.Node("client"), s, cfg); f.err != nil || f.count()["80 syn-ack"] != 1 {
 			t.Errorf("%+v: %v, %v", cfg, f.count(), f.err)
 		}
+	}
+}
+
+// A source address or an interface that can't lead to a target: it is an error
+// where that holds for all targets, and told of those for which it does.
+func TestUnfit(t *testing.T) {
+	netlab.Require(t)
+	t.Parallel()
+	lab := netlab.Start(t, far(1).WithListen("client", "tcp:80"))
+	client := lab.Node("client")
+	loop4, loop6, far4, far6 := prefix("127.0.0.1/32", 80), prefix("::1/128", 80), prefix("10.0.2.2/32", 80), prefix("fd00:0:0:2::2/128", 80)
+	for _, c := range []struct {
+		name   string
+		cfg    Config
+		loop   []Block // what is reached on loopback alone
+		beyond []Block
+		unfit  bool // beyond is, else loop
+		want   error
+		says   string
+	}{
+		{"interface", Config{Interface: "eth0"}, []Block{loop4, loop6}, []Block{far4, far6}, false, rawprobe.ErrNotLoopback, "interface eth0 for "},
+		{"loopback", Config{Interface: "lo"}, []Block{loop4, loop6}, []Block{far4, far6}, true, rawprobe.ErrLoopback, "interface lo for "},
+		{"source", Config{Source: netip.MustParseAddr("127.0.0.1")}, []Block{loop4}, []Block{far4}, true, rawprobe.ErrLoopback, "source 127.0.0.1 for 10.0.2.2: "},
+		{"source of IPv6", Config{Source: netip.IPv6Loopback()}, []Block{loop6}, []Block{far6}, true, rawprobe.ErrLoopback, "source ::1 for fd00:0:0:2::2: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bad, good := c.loop, c.beyond
+			if c.unfit {
+				bad, good = c.beyond, c.loop
+			}
+			f := probeFrom(t, client, mustSpace(t, bad...), c.cfg)
+			if !errors.Is(f.err, c.want) || !strings.HasPrefix(f.err.Error(), c.says) || len(f.results) != 0 {
+				t.Errorf("all: %v, want %v; %v", f.err, c.want, f.count())
+			}
+			f = probeFrom(t, client, mustSpace(t, append(good, bad...)...), c.cfg)
+			for target, r := range f.results {
+				wrong := c.unfit != target.Addr().IsLoopback()
+				if wrong && r.Err != c.want || !wrong && (r.Err != nil || r.Kind != rawprobe.SynAck) {
+					t.Errorf("%s: %v %s", target, r.Err, describe(&r))
+				}
+			}
+			if f.err != nil || len(f.results) != len(bad)+len(good) {
+				t.Errorf("some: %v, %d results", f.err, len(f.results))
+			}
+		})
 	}
 }
 

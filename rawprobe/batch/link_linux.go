@@ -23,10 +23,15 @@ import (
 // for all a packet socket, and a ring for what comes back.
 type liveLink struct {
 	reader
-	cfg   Config
-	ways  *ways
-	own   map[addr]bool // this machine's addresses
-	conns *connections  // nil on the link layer
+	cfg  Config
+	ways *ways
+	own  map[addr]bool // this machine's addresses
+	// networks are the first addresses of the networks that it is on.
+	networks map[addr]bool
+	conns    *connections // nil on the link layer
+	// portParts are, by family, the ports of the space in the parts that policy
+	// rules may part them into; none where no rule looks at ports or protocols.
+	portParts [2][]portRefusal
 	// shared are the gateways that a route has together with others.
 	shared map[addr]bool
 
@@ -72,7 +77,7 @@ type message struct {
 // calling thread, which is the run's from then on.
 func openLink(ctx context.Context, s *Space, cfg Config) (*liveLink, error) {
 	runtime.LockOSThread()
-	l := &liveLink{cfg: cfg, raw: [2]int{-1, -1}, hold: [2]int{-1, -1}, frames: -1, own: make(map[addr]bool), shared: make(map[addr]bool), out: new(outgoing)}
+	l := &liveLink{cfg: cfg, raw: [2]int{-1, -1}, hold: [2]int{-1, -1}, frames: -1, own: make(map[addr]bool), networks: make(map[addr]bool), shared: make(map[addr]bool), out: new(outgoing)}
 	if err := l.open(ctx, s); err != nil {
 		l.close()
 		return nil, err
@@ -111,7 +116,7 @@ func (l *liveLink) open(ctx context.Context, s *Space) error {
 			return err
 		}
 	}
-	if err := l.meetNeighbors(ctx); err != nil {
+	if err := l.meetNeighbors(ctx, s); err != nil {
 		return err
 	}
 	if l.cfg.LinkLayer {
@@ -342,7 +347,7 @@ func (l *liveLink) send(probes []probe) (int, rawprobe.Refusal) {
 			refused = rawprobe.RefusedNoRoute
 			break
 		}
-		if refused = l.closed(&l.ways.all[i]); refused != rawprobe.NotRefused {
+		if refused = l.closed(&l.ways.all[i], p.tag); refused != rawprobe.NotRefused {
 			break
 		}
 		t := &l.syns[i]
@@ -416,25 +421,12 @@ func (l *liveLink) send(probes []probe) (int, rawprobe.Refusal) {
 	}
 }
 
-// closed says why nothing can be sent on a way.
-func (l *liveLink) closed(w *way) rawprobe.Refusal {
-	switch {
-	case w.gone:
-		return refusedNoNeighbor
-	case w.local && l.cfg.LinkLayer:
+// closed says why a probe can't be sent on a way.
+func (l *liveLink) closed(w *way, tag uint32) rawprobe.Refusal {
+	if w.local && l.cfg.LinkLayer && w.unfit == rawprobe.NotRefused {
 		return rawprobe.RefusedOther
-	case w.outcome == rawprobe.RouteFound:
-		return rawprobe.NotRefused
-	case w.outcome == rawprobe.RouteUnreachable:
-		return rawprobe.RefusedUnreachable
-	case w.outcome == rawprobe.RouteProhibit:
-		return rawprobe.RefusedProhibit
-	case w.outcome == rawprobe.RouteBlackhole:
-		return rawprobe.RefusedBlackhole
-	case w.outcome == rawprobe.RouteNoAddress:
-		return rawprobe.RefusedNoAddress
 	}
-	return rawprobe.RefusedNoRoute
+	return w.closed(tag)
 }
 
 // refusal names the error of a send.

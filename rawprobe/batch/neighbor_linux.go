@@ -33,8 +33,10 @@ type question map[addr]addr
 
 // ask asks for link-layer addresses by ARP requests and neighbour solicitations
 // of our own, at a rate in packets a second, and puts them into found. Those
-// that did not answer are missing there. Where ctx ends it returns at once.
-func (q question) ask(ctx context.Context, ifi *net.Interface, rate int, found map[addr][6]byte) error {
+// that did not answer are missing there. Now and then it calls note with the
+// number of requests sent, and how many there are to be at most. Where ctx ends
+// it returns at once.
+func (q question) ask(ctx context.Context, ifi *net.Interface, rate int, found map[addr][6]byte, note func(sent, most int)) error {
 	missing := make(map[addr]bool, len(q))
 	for hop := range q {
 		missing[hop] = true
@@ -86,7 +88,8 @@ func (q question) ask(ctx context.Context, ifi *net.Interface, rate int, found m
 		return nil
 	}
 	together := max(1, rate/100) // in 10 ms
-	for range asks {
+	sent := 0
+	for round := range asks {
 		left := slices.Collect(maps.Keys(missing))
 		for i, hop := range left {
 			if ctx.Err() != nil {
@@ -95,7 +98,9 @@ func (q question) ask(ctx context.Context, ifi *net.Interface, rate int, found m
 			if err := askFor(tap, ifi.Index, mac, q[hop].netip(), hop.netip()); err != nil && refusedFrame(err) {
 				return fmt.Errorf("ask for %s: %w", hop.netip(), err)
 			}
+			sent++
 			if i%together == together-1 {
+				note(sent, sent+len(left)-1-i+(asks-1-round)*len(missing))
 				if err := listen(time.Duration(together) * time.Second / time.Duration(rate)); err != nil {
 					return err
 				}

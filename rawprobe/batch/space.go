@@ -130,6 +130,15 @@ func (s *Space) Len() uint64 {
 	return s.ends[len(s.ends)-1]
 }
 
+// Part returns how many targets a shard has, of so many shards, by the numbers of
+// [Config]: all where both are 0.
+func (s *Space) Part(shard, shards int) uint64 {
+	if shards == 0 {
+		return s.Len()
+	}
+	return share(s.Len(), uint64(shard-1), uint64(shards))
+}
+
 // Hosts returns the number of addresses.
 func (s *Space) Hosts() uint64 {
 	if len(s.hosts) == 0 {

@@ -1,6 +1,8 @@
 package batch
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"sort"
 
@@ -17,6 +19,13 @@ type way struct {
 	gateway  addr // zero where the targets are on the link
 	resolves bool // the link has addresses, which ARP or neighbour discovery finds
 
+	// unfit is why nothing can be sent as the caller wants it, and err the same
+	// for one of the targets; else NotRefused and nil.
+	unfit rawprobe.Refusal
+	err   error
+	// byPort are the ports to which nothing can be sent.
+	byPort []portRefusal
+
 	// dead says that the gateway answered no request of ours, and gone that
 	// this machine's IP stack does not know it either.
 	dead, gone bool
@@ -27,15 +36,65 @@ type way struct {
 	mac [6]byte
 }
 
+// A portRefusal is why nothing can be sent to the ports from first to last.
+type portRefusal struct {
+	first, last uint16
+	why         rawprobe.Refusal
+}
+
 // wayKey is what makes a way another one.
 type wayKey struct {
 	outcome         rawprobe.RouteOutcome
 	local           bool
 	index, mtu      int
 	source, gateway addr
+	unfit           rawprobe.Refusal
+	byPort          string
 }
 
-func (w *way) key() wayKey { return wayKey{w.outcome, w.local, w.index, w.mtu, w.source, w.gateway} }
+func (w *way) key() wayKey {
+	k := wayKey{w.outcome, w.local, w.index, w.mtu, w.source, w.gateway, w.unfit, ""}
+	if len(w.byPort) > 0 {
+		k.byPort = fmt.Sprint(w.byPort)
+	}
+	return k
+}
+
+// closed says why nothing can be sent to a port of a way, or, for echoTag, an
+// echo.
+func (w *way) closed(tag uint32) rawprobe.Refusal {
+	if tag != echoTag {
+		for _, p := range w.byPort {
+			if uint32(p.first) <= tag && tag <= uint32(p.last) {
+				return p.why
+			}
+		}
+	}
+	switch {
+	case w.unfit != rawprobe.NotRefused:
+		return w.unfit
+	case w.gone:
+		return refusedNoNeighbor
+	}
+	return forbidden(w.outcome)
+}
+
+// forbidden is what a send would say, or NotRefused.
+func forbidden(o rawprobe.RouteOutcome) rawprobe.Refusal {
+	switch o {
+	case rawprobe.RouteFound:
+		return rawprobe.NotRefused
+	case rawprobe.RouteUnreachable:
+		return rawprobe.RefusedUnreachable
+	case rawprobe.RouteProhibit:
+		return rawprobe.RefusedProhibit
+	case rawprobe.RouteBlackhole:
+		return rawprobe.RefusedBlackhole
+	case rawprobe.RouteNoAddress:
+		return rawprobe.RefusedNoAddress
+	}
+	return rawprobe.RefusedNoRoute
+}
 
 // A rng is the addresses from first to last.
 type rng struct {
@@ -59,6 +118,27 @@ func (w *ways) of(a addr) int32 {
 		return -1
 	}
 	return w.ranges[k].way
+}
+
+// alone reports whether an address is in the space without others beside it,
+// as one that was named itself.
+func (s *Space) alone(a addr) bool {
+	b, ok := s.rootOf(a)
+	return ok && b.first == b.last
+}
+
+// misfit returns why no target at all can be probed as the caller wants it, nil
+// where any can.
+func (w *ways) misfit() (err error) {
+	for i := range w.all {
+		if w.all[i].unfit == rawprobe.NotRefused {
+			return nil
+		}
+		if err == nil || errors.Is(err, rawprobe.ErrBroadcast) {
+			err = w.all[i].err
+		}
+	}
+	return err
 }
 
 // findWays asks lookup for the way to each part of the space which the

@@ -51,6 +51,8 @@ type manyRun struct {
 	differing report.Tally   // differences, by what was found
 	different uint64
 	unasked   uint64 // results of which nothing is expected
+	left      leftOut
+	leftThen  uint64 // of those, by an earlier run
 }
 
 // many runs with many targets and returns the exit code.
@@ -105,13 +107,15 @@ func (m *manyRun) prepare() (err error) {
 	}
 	m.cfg.Seed = newSeed(m.blocks, m.cfg)
 	if name := f.batch.resume; name != "" {
-		if m.resume, err = m.openResume(name, fingerprint(m.blocks, m.cfg), &m.cfg); err != nil {
+		if m.resume, err = m.openResume(name, fingerprint(m.blocks, m.cfg), m.space.Part(m.cfg.Shard, m.cfg.Shards), &m.cfg); err != nil {
 			return err
 		}
 		for text, n := range m.resume.state.Counts {
 			verdict, cause, _ := strings.Cut(text, " ")
 			m.tally.Add(report.Outcome{Verdict: diagnose.Verdict(verdict), Cause: diagnose.Cause(cause)}, n)
 		}
+		m.left.restore(m.resume.state.LeftOut)
+		m.leftThen = m.left.sum()
 	}
 	m.objects = report.NewDirectJSON(m.start, m.cfg.Source, m.cfg.Interface)
 	m.table.Style = m.style
@@ -126,7 +130,7 @@ func (m *manyRun) prepare() (err error) {
 		m.table.Fit(name, netip.AddrPortFrom(a, longest))
 	}
 	m.blocks = nil // the space has what it needs of them
-	m.gauge = gauge{width: 80, began: m.start, verdicts: map[diagnose.Verdict]uint64{}}
+	m.gauge = gauge{width: 80, looking: m.start, began: m.start, verdicts: map[diagnose.Verdict]uint64{}}
 	if m.style.Width > 0 {
 		m.gauge.width = m.style.Width
 	}
@@ -220,6 +224,7 @@ func (m *manyRun) engine(ctx context.Context) (code int, stopped bool) {
 	}
 	m.sumUp(p)
 	var b bytes.Buffer
+	code = max(code, m.tellLeftOut(&b))
 	if p.Drops > 0 {
 		fmt.Fprintf(&b, "synprobe: this machine had no room for %s that it received: answers may be missing\n", report.Count(p.Drops, "packet"))
 		fmt.Fprintf(&b, "hint: send at a lower --rate\n")
@@ -283,6 +288,10 @@ func (m *manyRun) tabular() bool {
 // emit takes a result of the engine.
 func (m *manyRun) emit(r *batch.Result) {
 	m.head()
+	if r.Err != nil {
+		m.leaveOut(r)
+		return
+	}
 	b := m.here.Brief(r)
 	row := &m.row
 	*row = report.Row{Target: r.Target, Brief: b, RTT: r.RTT, Tries: r.Tries}
@@ -364,6 +373,7 @@ func (m *manyRun) keep(p batch.Progress) {
 	state.Position, state.Counts = p.Position, map[string]uint64{}
 	m.mu.Lock()
 	m.tally.All(func(o report.Outcome, n uint64) { state.Counts[fmt.Sprintf("%s %s", o.Verdict, o.Cause)] = n })
+	state.LeftOut = m.left.save()
 	m.mu.Unlock()
 	m.spool.saveBehind(func() error {
 		file := *m.resume
@@ -377,7 +387,7 @@ func (m *manyRun) sumUp(p batch.Progress) {
 	if m.flags.quiet {
 		return
 	}
-	s := report.Summary{Tally: &m.tally, Targets: p.Done, Earlier: m.gauge.first, Elapsed: p.Elapsed, Sent: p.Sent}
+	s := report.Summary{Tally: &m.tally, Targets: m.told(p), Earlier: m.gauge.first - min(m.gauge.first, m.leftThen), Elapsed: p.Elapsed, Sent: p.Sent}
 	switch {
 	case m.flags.batch.expect != "":
 		m.spool.add(func(b []byte) []byte { return m.appendComparison(b, p) })
@@ -394,7 +404,7 @@ func (m *manyRun) appendComparison(b []byte, p batch.Progress) []byte {
 		b = append(b, '\n')
 	}
 	file := fileName(m.expect.file)
-	b = fmt.Appendf(b, "%s compared with %s: %s\n", report.Count(p.Done-m.unasked, "target"), file, report.Count(m.different, "difference"))
+	b = fmt.Appendf(b, "%s compared with %s: %s\n", report.Count(m.told(p)-m.unasked, "target"), file, report.Count(m.different, "difference"))
 	m.differing.All(func(o report.Outcome, n uint64) {
 		b = fmt.Appendf(b, "  %s found %s (%s)\n", report.Thousands(n), o.Verdict, o.Cause)
 	})

@@ -347,6 +347,75 @@ func TestBatchEngineErrors(t *testing.T) {
 	}
 }
 
+// TestLeftOut: targets that can't be probed as the flags want it have no verdict,
+// but are told and counted, also by a run that goes on.
+func TestLeftOut(t *testing.T) {
+	for _, c := range []struct {
+		args   string
+		err    error
+		stdout string // of the one that is left out
+		stderr string
+	}{
+		{
+			"--json", batch.ErrByPort,
+			`{"schema":"synprobe/1","target":{"name":"10.0.0.0","address":"10.0.0.0","port":82},"error":{"kind":"unsupported","message":"10.0.0.0 left out: routing rules by protocol or port lead a connection another way than raw packets"}}`,
+			"synprobe: 2 targets left out: routing rules by protocol or port lead a connection another way than raw packets\nhint: probe such a target alone: that goes the connection's way\n",
+		},
+		{"--json", rawprobe.ErrBroadcast, "", "synprobe: 2 targets left out: this machine's own networks' addresses and broadcast addresses are no hosts\n"},
+		{"-q", rawprobe.ErrBroadcast, "", "synprobe: 2 targets left out: this machine's own networks' addresses and broadcast addresses are no hosts\n"},
+		{"-s 127.0.0.1 --csv", rawprobe.ErrLoopback, "", "synprobe: source 127.0.0.1 for 2 targets: it reaches this machine only\nhint: leave it out to let the route decide\n"},
+		{"-i lo -q", rawprobe.ErrLoopback, "", "synprobe: interface lo for 2 targets: it reaches this machine only\nhint: leave it out to let the route decide\n"},
+		{"-i lo", rawprobe.ErrLoopback, "", "synprobe: interface lo for 2 targets: it reaches this machine only\nhint: leave it out to let the route decide\n"},
+		{
+			"-i eth0 --json", rawprobe.ErrNotLoopback,
+			`{"schema":"synprobe/1","target":{"name":"10.0.0.1","address":"10.0.0.1","port":82},"error":{"kind":"usage","message":"interface eth0 for 10.0.0.1: only the loopback interface leads there"}}`,
+			"synprobe: interface eth0 for 2 targets: only the loopback interface leads there\nhint: leave it out to let the route decide\n",
+		},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			args := append(strings.Fields(c.args), "--resume", "state", "10.0.0.0/31:80,82")
+			var out, last string
+			for i, stop := range []int{2, 1, 0} {
+				w := newWorld()
+				w.Owns = func(netip.Addr) bool { return true }
+				ctx := stopAfter(w, stop)
+				engine := w.Batch
+				w.Batch = func(ctx context.Context, s *batch.Space, cfg batch.Config, emit func(*batch.Result)) (batch.Progress, error) {
+					return engine(ctx, s, cfg, func(r *batch.Result) {
+						if r.Target.Port() == 82 {
+							*r = batch.Result{Target: r.Target, Err: c.err}
+						}
+						emit(r)
+					})
+				}
+				want := exitInterrupted
+				switch {
+				case stop == 0 && c.err == rawprobe.ErrBroadcast:
+					want = exitOK
+				case stop == 0 && c.err == batch.ErrByPort:
+					want = exitIO
+				case stop == 0:
+					want = exitUsage
+				}
+				if code := w.runIn(ctx, args...); code != want {
+					t.Errorf("run %d: exit %d, want %d; %s", i, code, want, &w.err)
+				}
+				out, last = out+w.out.String(), w.err.String()
+			}
+			if !strings.HasSuffix(last, c.stderr) {
+				t.Errorf("stderr is\n%swant at its end\n%s", last, c.stderr)
+			}
+			if strings.Contains(out, ":82 ") || strings.Contains(out, ",82,") || strings.Contains(out, `"port":82}`) != (c.stdout != "") || !strings.Contains(out, c.stdout) || strings.Contains(out, "drop") || strings.Contains(last, "drop") {
+				t.Errorf("stdout is\n%swant in it %s", out, c.stdout)
+			}
+			if all := out + last; !strings.Contains(c.args, "-q") && !strings.Contains(all, "2 targets in 1.5 s, 2 of them by an earlier run") {
+				t.Errorf("no sum in\n%s", all)
+			}
+		})
+	}
+}
+
 func TestBatchDrops(t *testing.T) {
 	w := newWorld()
 	engine := w.Batch
@@ -425,6 +494,56 @@ func TestResume(t *testing.T) {
 	left, _ := filepath.Glob(".*")
 	if more, _ := filepath.Glob("*"); len(left)+len(more) > 0 {
 		t.Errorf("left behind: %v %v", left, more)
+	}
+}
+
+// A file whose place is behind the targets is not theirs: it is refused and
+// kept. That all are done is no such place.
+func TestResumeBeyondTargets(t *testing.T) {
+	for _, c := range []struct {
+		args     string
+		position uint64 // the first that is too far
+	}{{"10.0.0.0/30:80", 5}, {"--shard 3/3 10.0.0.0/30:80", 2}} {
+		t.Run(c.args, func(t *testing.T) {
+			name := filepath.Join(t.TempDir(), "state")
+			args := append([]string{"--resume", name}, strings.Fields(c.args)...)
+			w := newWorld()
+			w.runIn(stopAfter(w, -1), args...)
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			put := func(position uint64) []byte {
+				t.Helper()
+				var state resumeState
+				if err := json.Unmarshal(text, &state); err != nil {
+					t.Fatal(err)
+				}
+				state.Position = position
+				b, err := json.Marshal(state)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(name, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return b
+			}
+			b := put(c.position)
+			w = newWorld()
+			code := w.run(args...)
+			if code != exitUsage || len(w.batches) != 0 || !strings.Contains(w.err.String(), "it is not of these targets") {
+				t.Errorf("beyond: exit %d, %d engines, %s", code, len(w.batches), &w.err)
+			}
+			if got, err := os.ReadFile(name); err != nil || string(got) != string(b) {
+				t.Errorf("the file: %v, %s", err, got)
+			}
+			put(c.position - 1)
+			w = newWorld()
+			if code := w.run(args...); code != exitOK || len(w.batches) != 1 {
+				t.Errorf("at the end: exit %d, %d engines, %s", code, len(w.batches), &w.err)
+			}
+		})
 	}
 }
 
@@ -630,6 +749,33 @@ func TestGauge(t *testing.T) {
 	g.done, g.now, g.width = 1<<31, batch.Progress{Targets: 1 << 32, Sent: 1 << 33}, 40
 	if line := g.line(began.Add(time.Hour)); len(line) != 39 {
 		t.Errorf("%d columns: %q", len(line), line)
+	}
+}
+
+// TestGaugeLooking: what comes before the first SYN is counted by itself, and
+// leaves the estimate of the rest alone.
+func TestGaugeLooking(t *testing.T) {
+	began := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	g := gauge{width: 80, looking: began, began: began, verdicts: map[diagnose.Verdict]uint64{}}
+	for _, step := range []struct {
+		at          time.Duration
+		asked, most uint64
+		done        uint64
+		want        string
+	}{
+		{100 * time.Millisecond, 100, 196602, 0, "  0%  looking for neighbours: 100/196,602 requests"},
+		{100 * time.Second, 100000, 196602, 0, "[####----]  50%  looking for neighbours: 100,000/196,602 requests  1:37 left"},
+		{150 * time.Second, 150000, 150000, 0, "[########] 100%  looking for neighbours: 150,000/150,000 requests  0:00 left"},
+		{160 * time.Second, 0, 0, 8192, " 12%  8,192/65,534  "},
+	} {
+		g.done, g.now = step.done, batch.Progress{Targets: 65534, Asked: step.asked, ToAsk: step.most}
+		if line := g.line(began.Add(step.at)); !strings.Contains(line, step.want) || len(line) > 79 {
+			t.Errorf("after %v: %q, want %q", step.at, line, step.want)
+		}
+	}
+	// 8,192 in 10 seconds.
+	if left, ok := g.left(began.Add(160 * time.Second)); !ok || left.Round(time.Second) != 70*time.Second {
+		t.Errorf("left: %v, %v", left, ok)
 	}
 }
 

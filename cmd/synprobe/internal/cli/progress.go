@@ -179,9 +179,10 @@ func (s *spool) saved(err error) {
 type gauge struct {
 	width int // columns
 
-	began    time.Time
-	first    uint64 // targets that an earlier run had done
-	done     uint64 // targets that have their result, those included
+	looking  time.Time // when neighbours began to be asked for
+	began    time.Time // when the probing did
+	first    uint64    // targets that an earlier run had done
+	done     uint64    // targets that have their result, those included
 	now      batch.Progress
 	verdicts map[diagnose.Verdict]uint64
 
@@ -199,8 +200,11 @@ const rateOver = 2 * time.Second
 // will take.
 func (g *gauge) line(now time.Time) string {
 	p := g.now
-	if p.Targets == 0 {
+	switch {
+	case p.Targets == 0:
 		return ""
+	case p.ToAsk > 0:
+		return g.asking(now)
 	}
 	switch since := now.Sub(g.sampled); {
 	case !g.hasSamples:
@@ -220,7 +224,24 @@ func (g *gauge) line(now time.Time) string {
 	if left, ok := g.left(now); ok {
 		text += "  " + report.Clock(left) + " left"
 	}
-	done := min(1, float64(g.done)/float64(p.Targets))
+	return g.drawn(float64(g.done)/float64(p.Targets), text)
+}
+
+// asking is the bar before the first SYN, while next hops and targets on the link
+// are looked for. How long that takes tells nothing about the rest.
+func (g *gauge) asking(now time.Time) string {
+	asked, most := g.now.Asked, g.now.ToAsk
+	text := fmt.Sprintf("looking for neighbours: %s/%s requests", report.Thousands(asked), report.Thousands(most))
+	if took := now.Sub(g.looking); took >= time.Second && asked > 0 {
+		text += "  " + report.Clock(time.Duration(float64(most-min(asked, most))/float64(asked)*float64(took))) + " left"
+	}
+	g.began = now
+	return g.drawn(float64(asked)/float64(most), text)
+}
+
+// drawn puts the part that is done before a text, in a line of the bar's width.
+func (g *gauge) drawn(done float64, text string) string {
+	done = min(1, done)
 	text = fmt.Sprintf("%3d%%  %s", int(100*done), text)
 	// A line of full width would wrap on some terminals.
 	if room := g.width - 1 - utf8.RuneCountInString(text) - len("[] "); room >= 8 {

@@ -34,6 +34,8 @@ type resumeState struct {
 	// Counts are the results so far, by verdict and cause with a space
 	// between.
 	Counts map[string]uint64 `json:"counts"`
+	// LeftOut are the targets that could not be probed, by the reason's word.
+	LeftOut map[string]uint64 `json:"left_out,omitempty"`
 }
 
 // fingerprint names the targets and all that changes which of them are probed,
@@ -72,7 +74,7 @@ type resumeFile struct {
 
 // openResume reads the file, or makes it, and sets where cfg starts. A file
 // that another run left is an error: its targets are not these.
-func (r *run) openResume(name string, run [sha256.Size]byte, cfg *batch.Config) (*resumeFile, error) {
+func (r *run) openResume(name string, run [sha256.Size]byte, targets uint64, cfg *batch.Config) (*resumeFile, error) {
 	what := "--resume " + report.Escape(name)
 	f := &resumeFile{name: name}
 	f.state = resumeState{Schema: resumeSchema, Run: hex.EncodeToString(run[:]), Seed: strconv.FormatUint(cfg.Seed, 16), Counts: map[string]uint64{}}
@@ -109,6 +111,10 @@ func (r *run) openResume(name string, run [sha256.Size]byte, cfg *batch.Config) 
 	}
 	if old.Run != f.state.Run {
 		return nil, misuse(what, "it is of a run with other targets or flags", "give those again, or remove the file to start anew")
+	}
+	if old.Position > targets {
+		// As if all were done, it would be removed, and nothing probed.
+		return nil, misuse(what, fmt.Sprintf("it is not of these targets: it is at target %s of %s", report.Thousands(old.Position), report.Thousands(targets)), "give the targets of its run, or remove the file to start anew")
 	}
 	f.state = old
 	cfg.Seed, cfg.Position = seed, old.Position
