@@ -280,7 +280,7 @@ func ownTranslation() []labCase {
 			verdict: "open", cause: "listening", certainty: "likely", evidence: []string{"local-dnat"}, within: 2 * time.Second},
 		{name: "own DNAT to a closed port", net: one.WithRules("client",
 			netlab.Rule{Hook: netlab.Output, Proto: netlab.TCP, DstPort: 8080, Action: netlab.DNAT, To: "server", ToPort: 81}), port: 8080,
-			verdict: "reject", cause: "port-closed", certainty: "certain", where: "destination", evidence: []string{"local-dnat"}, within: quick},
+			verdict: "reject", cause: "port-closed", certainty: "likely", where: "destination", evidence: []string{"local-dnat"}, within: quick},
 		{name: "own REDIRECT", net: one.WithListen("client", "tcp:15001").WithRules("client",
 			netlab.Rule{Hook: netlab.Output, Proto: netlab.TCP, DstPort: 80, Action: netlab.Redirect, ToPort: 15001}),
 			verdict: "open", cause: "proxy", certainty: "certain", where: "local", evidence: []string{"local-dnat"}, within: quick},
