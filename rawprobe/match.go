@@ -566,8 +566,16 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 	}
 	flying, sent, last, lastFull, stepped := make(map[int]int), 0, -1, -1, -1
 	inFlight := r.inFlight()
+	farFlight := maxFlight // of full TTL: the routers' answers do not tell how far the host is
+	if reply.Kind == ICMPError || slices.ContainsFunc(st.probes, func(i int) bool { return answered[i] && !r.obs.Sent[i].Stepped() }) {
+		farFlight = inFlight
+	}
 	for _, i := range st.probes {
 		s := &r.obs.Sent[i]
+		flight := inFlight
+		if !s.Stepped() {
+			flight = farFlight
+		}
 		if s.Refused != NotRefused && s.Refused != RefusedByFirewall {
 			continue
 		}
@@ -578,7 +586,7 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 		} else {
 			lastFull = i
 		}
-		if !answered[i] && reply.Time.Sub(s.Time) < inFlight {
+		if !answered[i] && reply.Time.Sub(s.Time) < flight {
 			flying[s.TTL] = i
 		}
 	}
