@@ -120,6 +120,8 @@ func (v *view) asFar(r *rawprobe.Reply, provoked int) (doubt string, suspects []
 		return "the way there was not measured: a device before the host, with a longer way back, would look the same", nil
 	case depth != d+1 && provoked == 0, provoked > depth:
 		return "the way there is not as long as the way back: a device before the host, with a way back of its own, would look the same", nil
+	case provoked == 0 && !v.echoAt(depth):
+		return fmt.Sprintf("no echo reached the host with TTL %d: the way there may be longer than the way back, and a device before the host would look the same", depth), nil
 	case last == 0, last == 1 && d == 1:
 		return "", nil // our neighbour is no farther away than that
 	case v.sameDistance(last, r):
@@ -153,16 +155,21 @@ func (v *view) expiredFrom(depth int) bool {
 	})
 }
 
-// metAt reports whether one router said, of the subject and of a control that
-// gets to the host with the next TTL, that they expired there.
+// metAt reports whether the subject, and an echo that gets to the host with the
+// next TTL, are both known to have expired at a TTL. A datagram's word is none:
+// each is a flow of its own.
 func (v *view) metAt(ttl int) bool {
 	h, next := v.path.Hop(ttl), v.path.Hop(ttl+1)
 	if h == nil || next == nil || h.Of(subjectName).Status != traceroute.Passes || h.Of(subjectName).Placed {
 		return false
 	}
-	return slices.ContainsFunc(v.path.Names, func(name string) bool {
-		return name != subjectName && h.Of(name).Status == traceroute.Passes && next.Of(name).Status == traceroute.Answers
-	})
+	return h.Of(string(rawprobe.Echo)).Status == traceroute.Passes && v.echoAt(ttl+1)
+}
+
+// echoAt reports whether an echo with a TTL reached the host.
+func (v *view) echoAt(ttl int) bool {
+	h := v.path.Hop(ttl)
+	return h != nil && h.Of(string(rawprobe.Echo)).Status == traceroute.Answers
 }
 
 // partAt reports whether another router than the subject's said of a control
