@@ -151,3 +151,21 @@ func (t *tracer) lookAround() (wake time.Time, busy bool, err error) {
 	}
 	return t.awaitWays(m-1, m)
 }
+
+// lookAlways sends the datagrams of a look where the path was followed anyhow, as
+// soon as it is known.
+func (t *tracer) lookAlways(a *rawprobe.Reply, busy bool) (wake time.Time, wait bool, err error) {
+	d := t.path.Depth
+	switch {
+	case busy:
+		return t.now, false, nil
+	case t.plain(a) && !t.who.doubted && d > 2:
+		if err := t.otherWays(1, d-1, d); err != nil {
+			return t.now, false, err
+		}
+		if wake, wait, err = t.awaitWays(d-1, d); wait || err != nil {
+			return wake, wait, err
+		}
+	}
+	return t.compareWays()
+}

@@ -135,3 +135,16 @@ func TestLookSpeaksAgainst(t *testing.T) {
 		})
 	}
 }
+
+// Where the path is followed anyhow, the same datagrams look for another way.
+func TestLookAlways(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		for _, a := range []action{synAck, reset, admin} {
+			c := newChain(f, 3, func(c *chain) { c.at = answers(a) })
+			c.trace(t, Options{Mode: Always})
+			if len(c.of("udp", 3)) != 1 || len(c.of("udp", 4)) != 1 || c.reached("subject") > maxSubject {
+				t.Errorf("%s:\n%s", a, c.transcript())
+			}
+		}
+	})
+}
