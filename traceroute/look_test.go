@@ -148,3 +148,20 @@ func TestLookAlways(t *testing.T) {
 		}
 	})
 }
+
+// A look goes no farther than the caller allows.
+func TestLookWithinMaxHops(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		for _, a := range []action{synAck, reset, admin} {
+			for flows := range 2 {
+				c := newChain(f, 5, func(c *chain) { c.at = answers(a) })
+				c.trace(t, Options{MaxHops: 3, Flows: flows})
+				for _, kind := range []string{"subject", "echo", "udp"} {
+					if c.deepest(kind) > 3 {
+						t.Errorf("%s, %d flows:\n%s", a, flows, c.transcript())
+					}
+				}
+			}
+		}
+	})
+}

@@ -106,7 +106,7 @@ func (t *tracer) trace() (wake time.Time, busy bool, err error) {
 		case t.wantsLook(a):
 			p.add(t.look(a))
 		}
-	case a != nil && t.opt.Mode != Always && t.plain(a) && !t.who.doubted:
+	case a != nil && t.opt.Mode != Always && t.plain(a) && t.wantsLook(a) && !t.who.doubted:
 		p.add(t.look(a))
 	case a != nil:
 		p.add(t.subject(t.refusedWithin(a)))
