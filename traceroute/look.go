@@ -26,6 +26,12 @@ const lookPatience = 20 * time.Millisecond
 // two ways of equal weight they all miss the longer in one run in 64.
 const WaysForCertain = 6
 
+// waysToMeet is how many datagrams are sent to the router before the host at
+// most, until one meets the subject's own. Else the subject may be led there by a
+// rule for its port, and not by chance. Of two ways of equal weight they all miss
+// it in one run in 16, which is then not certain.
+const waysToMeet = 4
+
 // wantsLook reports whether an answer that seems to be the host's own has to be
 // held against the way there: there are routers on it.
 func (t *tracer) wantsLook(a *rawprobe.Reply) bool {
@@ -80,7 +86,11 @@ func (t *tracer) compareWays() (wake time.Time, busy bool, err error) {
 	if d < 3 || !t.metThere(d-1) || !t.parted(d-1) {
 		return t.now, false, nil
 	}
-	if err := t.otherWays(1, d-1); err != nil {
+	ways := 1
+	if t.alone(d - 1) {
+		ways = waysToMeet
+	}
+	if err := t.otherWays(ways, d-1); err != nil {
 		return t.now, false, err
 	}
 	if err := t.otherWays(WaysForCertain, d); err != nil {
@@ -104,6 +114,15 @@ func (t *tracer) parted(ttl int) bool {
 	return slices.ContainsFunc(t.path.Names, func(name string) bool {
 		q := h.Of(name)
 		return q.Status == Passes && slices.ContainsFunc(q.Addrs, func(a netip.Addr) bool { return !slices.Contains(subject, a) })
+	})
+}
+
+// alone reports whether no control met the subject's router at a TTL.
+func (t *tracer) alone(ttl int) bool {
+	h := t.path.Hop(ttl)
+	subject := h.Of(string(rawprobe.Subject)).Addrs
+	return !slices.ContainsFunc(t.path.Names[1:], func(name string) bool {
+		return slices.ContainsFunc(h.Of(name).Addrs, func(a netip.Addr) bool { return slices.Contains(subject, a) })
 	})
 }
 

@@ -796,6 +796,13 @@ var cases = []explained{
 		want: `syn-ack: open listening certain
 			why syn-ack same-distance straight echo-reply`,
 	}, {
+		name: "six datagrams show no longer way, and none goes the SYN's",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=other ttl=63\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply\n udp 0.1s ttl=2\n +0.3ms icmp expired from=other ttl=63\n udp 0.1s 0.1s 0.1s 0.1s 0.1s 0.1s ttl=3",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
 		name: "five datagrams are not enough",
 		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=other ttl=63\n" +
 			"echo 0.1s ttl=3\n +0.4ms echo-reply\n udp 0.1s ttl=2\n +0.3ms icmp expired from=r2 ttl=63\n udp 0.1s 0.1s 0.1s 0.1s 0.1s ttl=3",

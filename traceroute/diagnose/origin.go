@@ -127,7 +127,9 @@ func (v *view) asFar(r *rawprobe.Reply, provoked int) (doubt string, suspects []
 	case v.sameDistance(last, r):
 		return "the last router's way back is as long as the answer's: it may have made it", v.among(last, last)
 	case v.translates(last) && v.partAt(last):
-		return fmt.Sprintf("the last router (hop %d) translates: it may hand the port to another machine", last), v.suspects(last, last)
+		return fmt.Sprintf("a router at hop %d, or before it, translates the SYN's destination: it may hand the port to another machine", last), v.translator(last)
+	case v.partAt(last) && v.alone(last):
+		return fmt.Sprintf("no other probe met the router at hop %d that the SYN met: a rule for the port may lead it to another machine", last), nil
 	case v.expiredFrom(depth), v.partAt(last) && !v.waysAgree(depth):
 		return "ways differ by port: a device before the host would look the same if its answer took a longer one", nil
 	case v.crooked(last):
@@ -179,6 +181,18 @@ func (v *view) partAt(ttl int) bool {
 	return h != nil && h.Of(subjectName).Status == traceroute.Passes && slices.ContainsFunc(v.path.Names, func(name string) bool {
 		q := h.Of(name)
 		return q.Status == traceroute.Passes && slices.ContainsFunc(q.Addrs, func(a netip.Addr) bool { return !slices.Contains(h.Of(subjectName).Addrs, a) })
+	})
+}
+
+// alone reports whether no control is known to have expired at the router where
+// the subject did.
+func (v *view) alone(ttl int) bool {
+	h := v.path.Hop(ttl)
+	subject := h.Of(subjectName)
+	return !slices.ContainsFunc(v.path.Names, func(name string) bool {
+		q := h.Of(name)
+		return name != subjectName && q.Status == traceroute.Passes &&
+			slices.ContainsFunc(q.Addrs, func(a netip.Addr) bool { return slices.Contains(subject.Addrs, a) })
 	})
 }
 
@@ -289,6 +303,19 @@ func (v *view) tooFast(rs []*rawprobe.Reply) bool {
 func (v *view) translates(ttl int) bool {
 	h := v.path.Hop(ttl)
 	return h != nil && h.Of(subjectName).Status == traceroute.Passes && slices.ContainsFunc(h.Of(subjectName).Addrs, v.byHost)
+}
+
+// translator is the first of the routers up to a TTL that speak of the subject in
+// the target's name: those after it only do so because their words pass it. Where
+// the one before was not heard it may be that one, and none is named.
+func (v *view) translator(ttl int) []Hop {
+	for ttl > 1 && v.translates(ttl-1) {
+		ttl--
+	}
+	if ttl > 1 && v.path.Hop(ttl-1).Of(subjectName).Status != traceroute.Passes {
+		return nil
+	}
+	return v.suspects(ttl, ttl)
 }
 
 // provoked is the least TTL at which a subject SYN drew an answer in the
