@@ -46,17 +46,23 @@ func (t *tracer) look(a *rawprobe.Reply) (wake time.Time, busy bool, err error) 
 	w, d := &t.who, a.Distance()
 	p := pending{wake: t.end()}
 	subject, echo := t.sweep(string(rawprobe.Subject), t.r.SendSubject), t.sweep(string(rawprobe.Echo), t.r.SendEcho)
+	var sent time.Time
 	// The only router on the way is our neighbour, which is no farther than that.
 	if d > 1 {
-		if w.ttl == 0 {
+		if w.ttl == 0 && t.path.status(d, subject.name) != Passes {
 			w.ttl = d
 			p.add(t.askWho())
-			subject.hops[d] = &asked{tries: 1, last: t.now}
+			if subject.hops[d] == nil {
+				subject.hops[d] = new(asked)
+			}
+			subject.hops[d].tries++
+			subject.hops[d].last = t.now
 		}
 		p.add(t.ask(echo, d, 1, 0))
 		if err := t.otherWays(1, d, d+1); err != nil {
 			return p.wake, false, err
 		}
+		sent = t.sweeps["other ways"].hops[d].last
 	}
 	p.add(t.ask(echo, d+1, stepTries, max(stepPatience, 3*t.o.MaxRTT())))
 	if p.err != nil {
@@ -71,8 +77,10 @@ func (t *tracer) look(a *rawprobe.Reply) (wake time.Time, busy bool, err error) 
 	case beyond != Answers:
 		w.doubted = true // it is longer
 	case d > 1 && !t.metThere(d):
-		end := w.sent.Add(max(lookPatience, 2*t.o.MaxRTT()))
+		end := sent.Add(max(lookPatience, 2*t.o.MaxRTT()))
 		return end, t.now.Before(end), nil
+	case d > 1 && t.now.Before(sent.Add(t.o.MaxRTT())):
+		return sent.Add(t.o.MaxRTT()), true, nil // the datagrams may show another way
 	default:
 		return t.compareWays()
 	}

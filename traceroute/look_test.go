@@ -165,3 +165,25 @@ func TestLookWithinMaxHops(t *testing.T) {
 		}
 	})
 }
+
+// Where the path is known already, as after a SYN that got lost, the datagrams
+// are waited for none the less: they may show another way. The SYN is not repeated.
+func TestLookAwaitsDatagrams(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		c := newChain(f, 3, func(c *chain) {
+			c.at = answers(reset)
+			n := 0
+			c.at.subject = func(*probe) action {
+				if n++; n == 1 {
+					return drop
+				}
+				return reset
+			}
+		})
+		c.trace(t, Options{})
+		sent := c.of("udp", 3)
+		if len(sent) != 1 || sent[0].answered == 0 || c.ended < sent[0].answered || len(c.of("subject", 3)) != 1 {
+			t.Errorf("got\n%s", c.transcript())
+		}
+	})
+}
