@@ -94,7 +94,7 @@ func (v *view) origin(rs []*rawprobe.Reply) (o origin) {
 		case o.c == nearer || o.c == farther || o.c == mixed:
 			// The way back differs, or the initial TTL; or those of the last
 			// router's answer do.
-			o.c, o.hops = same, v.suspects(m-1, m-1)
+			o.c, o.hops = same, v.among(m-1, m-1)
 			o.doubt = "it came from another distance than the host's echo reply: the last router's answer may, too"
 		}
 	case m > 1 && seems == m-1 && v.sameDistance(m-1, rs[0]):
