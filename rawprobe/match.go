@@ -565,8 +565,16 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 	}
 	flying, sent, last, lastFull, stepped := make(map[int]int), 0, -1, -1, -1
 	inFlight := r.inFlight()
+	farFlight := maxFlight // of full TTL: the routers' answers do not tell how far the host is
+	if reply.Kind == ICMPError || slices.ContainsFunc(st.probes, func(i int) bool { return answered[i] && !r.obs.Sent[i].Stepped() }) {
+		farFlight = inFlight
+	}
 	for _, i := range st.probes {
 		s := &r.obs.Sent[i]
+		flight := inFlight
+		if !s.Stepped() {
+			flight = farFlight
+		}
 		if s.Refused != NotRefused && s.Refused != RefusedByFirewall {
 			continue
 		}
@@ -577,9 +585,12 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 		} else {
 			lastFull = i
 		}
-		if !answered[i] && reply.Time.Sub(s.Time) < inFlight {
+		if !answered[i] && reply.Time.Sub(s.Time) < flight {
 			flying[s.TTL] = i
 		}
+	}
+	if reply.Kind != ICMPError && r.unbooked(st, reply.Time.Add(-maxFlight)) {
+		flying[DefaultTTL] = lastFull
 	}
 	_, full := flying[DefaultTTL]
 	if reply.Meaning() == SaysExpired && stepped >= 0 && (len(flying) != 1 || full) {
@@ -606,6 +617,26 @@ func (r *Run) name(st *stream, reply *Reply, named func(*Sent) bool) bool {
 		reply.Probe = lastFull
 	}
 	return true
+}
+
+// unbooked reports whether probes of full TTL, one of them sent after a time, have
+// fewer answers than they are, and one of those names none: which of them is still
+// to be answered is not known.
+func (r *Run) unbooked(st *stream, after time.Time) bool {
+	full, late, vague := 0, false, false
+	for _, i := range st.probes {
+		if s := &r.obs.Sent[i]; !s.Stepped() && s.Refused == NotRefused {
+			full++
+			late = late || s.Time.After(after)
+		}
+	}
+	for i := range r.obs.Replies {
+		if a := &r.obs.Replies[i]; slices.Contains(st.probes, a.Probe) && !r.obs.Sent[a.Probe].Stepped() {
+			full--
+			vague = vague || !a.Exact
+		}
+	}
+	return late && vague && full > 0
 }
 
 func (r *Run) nameExactly(st *stream, reply *Reply, named func(*Sent) bool) bool {

@@ -26,6 +26,12 @@ const lookPatience = 20 * time.Millisecond
 // two ways of equal weight they all miss the longer in one run in 64.
 const WaysForCertain = 6
 
+// waysToMeet is how many datagrams are sent to the router before the host at
+// most, until one meets the subject's own. Else the subject may be led there by a
+// rule for its port, and not by chance. Of two ways of equal weight they all miss
+// it in one run in 16, which is then not certain.
+const waysToMeet = 4
+
 // wantsLook reports whether an answer that seems to be the host's own has to be
 // held against the way there: there are routers on it.
 func (t *tracer) wantsLook(a *rawprobe.Reply) bool {
@@ -40,17 +46,23 @@ func (t *tracer) look(a *rawprobe.Reply) (wake time.Time, busy bool, err error) 
 	w, d := &t.who, a.Distance()
 	p := pending{wake: t.end()}
 	subject, echo := t.sweep(string(rawprobe.Subject), t.r.SendSubject), t.sweep(string(rawprobe.Echo), t.r.SendEcho)
+	var sent time.Time
 	// The only router on the way is our neighbour, which is no farther than that.
 	if d > 1 {
-		if w.ttl == 0 {
+		if w.ttl == 0 && t.path.status(d, subject.name) != Passes {
 			w.ttl = d
 			p.add(t.askWho())
-			subject.hops[d] = &asked{tries: 1, last: t.now}
+			if subject.hops[d] == nil {
+				subject.hops[d] = new(asked)
+			}
+			subject.hops[d].tries++
+			subject.hops[d].last = t.now
 		}
 		p.add(t.ask(echo, d, 1, 0))
 		if err := t.otherWays(1, d, d+1); err != nil {
 			return p.wake, false, err
 		}
+		sent = t.sweeps["other ways"].hops[d].last
 	}
 	p.add(t.ask(echo, d+1, stepTries, max(stepPatience, 3*t.o.MaxRTT())))
 	if p.err != nil {
@@ -65,8 +77,10 @@ func (t *tracer) look(a *rawprobe.Reply) (wake time.Time, busy bool, err error) 
 	case beyond != Answers:
 		w.doubted = true // it is longer
 	case d > 1 && !t.metThere(d):
-		end := w.sent.Add(max(lookPatience, 2*t.o.MaxRTT()))
+		end := sent.Add(max(lookPatience, 2*t.o.MaxRTT()))
 		return end, t.now.Before(end), nil
+	case d > 1 && t.now.Before(sent.Add(t.o.MaxRTT())):
+		return sent.Add(t.o.MaxRTT()), true, nil // the datagrams may show another way
 	default:
 		return t.compareWays()
 	}
@@ -80,7 +94,11 @@ func (t *tracer) compareWays() (wake time.Time, busy bool, err error) {
 	if d < 3 || !t.metThere(d-1) || !t.parted(d-1) {
 		return t.now, false, nil
 	}
-	if err := t.otherWays(1, d-1); err != nil {
+	ways := 1
+	if t.alone(d - 1) {
+		ways = waysToMeet
+	}
+	if err := t.otherWays(ways, d-1); err != nil {
 		return t.now, false, err
 	}
 	if err := t.otherWays(WaysForCertain, d); err != nil {
@@ -104,6 +122,15 @@ func (t *tracer) parted(ttl int) bool {
 	return slices.ContainsFunc(t.path.Names, func(name string) bool {
 		q := h.Of(name)
 		return q.Status == Passes && slices.ContainsFunc(q.Addrs, func(a netip.Addr) bool { return !slices.Contains(subject, a) })
+	})
+}
+
+// alone reports whether no control met the subject's router at a TTL.
+func (t *tracer) alone(ttl int) bool {
+	h := t.path.Hop(ttl)
+	subject := h.Of(string(rawprobe.Subject)).Addrs
+	return !slices.ContainsFunc(t.path.Names[1:], func(name string) bool {
+		return slices.ContainsFunc(h.Of(name).Addrs, func(a netip.Addr) bool { return slices.Contains(subject, a) })
 	})
 }
 
@@ -150,4 +177,22 @@ func (t *tracer) lookAround() (wake time.Time, busy bool, err error) {
 		return t.now, false, err
 	}
 	return t.awaitWays(m-1, m)
+}
+
+// lookAlways sends the datagrams of a look where the path was followed anyhow, as
+// soon as it is known.
+func (t *tracer) lookAlways(a *rawprobe.Reply, busy bool) (wake time.Time, wait bool, err error) {
+	d := t.path.Depth
+	switch {
+	case busy:
+		return t.now, false, nil
+	case t.plain(a) && !t.who.doubted && d > 2:
+		if err := t.otherWays(1, d-1, d); err != nil {
+			return t.now, false, err
+		}
+		if wake, wait, err = t.awaitWays(d-1, d); wait || err != nil {
+			return wake, wait, err
+		}
+	}
+	return t.compareWays()
 }

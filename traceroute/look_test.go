@@ -135,3 +135,55 @@ func TestLookSpeaksAgainst(t *testing.T) {
 		})
 	}
 }
+
+// Where the path is followed anyhow, the same datagrams look for another way.
+func TestLookAlways(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		for _, a := range []action{synAck, reset, admin} {
+			c := newChain(f, 3, func(c *chain) { c.at = answers(a) })
+			c.trace(t, Options{Mode: Always})
+			if len(c.of("udp", 3)) != 1 || len(c.of("udp", 4)) != 1 || c.reached("subject") > maxSubject {
+				t.Errorf("%s:\n%s", a, c.transcript())
+			}
+		}
+	})
+}
+
+// A look goes no farther than the caller allows.
+func TestLookWithinMaxHops(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		for _, a := range []action{synAck, reset, admin} {
+			for flows := range 2 {
+				c := newChain(f, 5, func(c *chain) { c.at = answers(a) })
+				c.trace(t, Options{MaxHops: 3, Flows: flows})
+				for _, kind := range []string{"subject", "echo", "udp"} {
+					if c.deepest(kind) > 3 {
+						t.Errorf("%s, %d flows:\n%s", a, flows, c.transcript())
+					}
+				}
+			}
+		}
+	})
+}
+
+// Where the path is known already, as after a SYN that got lost, the datagrams
+// are waited for none the less: they may show another way. The SYN is not repeated.
+func TestLookAwaitsDatagrams(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		c := newChain(f, 3, func(c *chain) {
+			c.at = answers(reset)
+			n := 0
+			c.at.subject = func(*probe) action {
+				if n++; n == 1 {
+					return drop
+				}
+				return reset
+			}
+		})
+		c.trace(t, Options{})
+		sent := c.of("udp", 3)
+		if len(sent) != 1 || sent[0].answered == 0 || c.ended < sent[0].answered || len(c.of("subject", 3)) != 1 {
+			t.Errorf("got\n%s", c.transcript())
+		}
+	})
+}

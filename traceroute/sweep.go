@@ -106,18 +106,19 @@ func (t *tracer) trace() (wake time.Time, busy bool, err error) {
 			p.add(t.whoAnswered(a))
 			p.add(t.echoes())
 			p.add(t.lookAround())
-			if !p.busy {
-				p.add(t.compareWays())
-			}
+			p.add(t.lookAlways(a, p.busy))
 		case t.wantsLook(a):
 			p.add(t.look(a))
 		}
-	case a != nil && t.opt.Mode != Always && t.plain(a) && !t.who.doubted:
+	case a != nil && t.opt.Mode != Always && t.plain(a) && t.wantsLook(a) && !t.who.doubted:
 		p.add(t.look(a))
 	case a != nil:
 		p.add(t.subject(t.refusedWithin(a)))
 		if a.Meaning() != rawprobe.SaysExpired { // in a loop they would go round as well
 			p.add(t.echoes())
+		}
+		if t.plain(a) {
+			p.add(t.lookAlways(a, p.busy))
 		}
 	case t.repeats() > 0:
 		// It goes round: more probes would only meet the same routers again.

@@ -889,6 +889,13 @@ var cases = []explained{
 		want: `syn-ack: open listening certain
 			why syn-ack same-distance straight echo-reply`,
 	}, {
+		name: "six datagrams show no longer way, and none goes the SYN's",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=other ttl=63\n" +
+			"echo 0.1s ttl=3\n +0.4ms echo-reply\n udp 0.1s ttl=2\n +0.3ms icmp expired from=other ttl=63\n udp 0.1s 0.1s 0.1s 0.1s 0.1s 0.1s ttl=3",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
 		name: "five datagrams are not enough",
 		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=other ttl=63\n" +
 			"echo 0.1s ttl=3\n +0.4ms echo-reply\n udp 0.1s ttl=2\n +0.3ms icmp expired from=r2 ttl=63\n udp 0.1s 0.1s 0.1s 0.1s 0.1s ttl=3",
@@ -913,6 +920,30 @@ var cases = []explained{
 	}, {
 		name: "the last router translates",
 		see:  answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=r2 ttl=63\n echo 0.1s ttl=3\n +0.4ms echo-reply",
+		want: `syn-ack: open listening likely
+			or proxy@path
+			why syn-ack same-distance echo-reply`,
+	}, {
+		name: "only a datagram reached the host with as few TTLs",
+		see: answered + "syn 0s\n +0.3ms reset\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n echo 0.1s ttl=2\n +0.2ms icmp expired for echo from=r2 ttl=63\n" +
+			"echo 0.1s 0.3s ttl=3\n udp 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n udp 0.1s ttl=3\n +0.3ms icmp 3/3",
+		only: v4,
+		want: `reset: reject port-closed likely
+			at destination 3:host
+			or network-firewall@path
+			why reset same-distance echo-reply`,
+	}, {
+		name: "the same, and only our neighbour seems to be between",
+		see:  "echo 0s\n +0.4ms echo-reply ttl=63\n syn 0s\n +0.3ms reset ttl=63\n echo 0.1s 0.3s ttl=2\n udp 0.1s ttl=2\n +0.3ms icmp 3/3 ttl=63",
+		only: v4,
+		want: `reset: reject port-closed likely
+			at destination 2:host
+			or network-firewall@path
+			why reset same-distance echo-reply`,
+	}, {
+		name: "another control than an echo met another last router",
+		see: answered + "syn 0s\n +0.3ms syn-ack\n syn 0.1s ttl=2\n +0.2ms icmp expired from=r2 ttl=63\n tcp-443 0.1s ttl=2\n +0.2ms icmp expired from=other ttl=63\n" +
+			"tcp-443 0.1s ttl=3\n +0.4ms reset\n echo 0.1s ttl=3\n +0.4ms echo-reply\n udp 0.1s ttl=2\n +0.3ms icmp expired from=r2 ttl=63\n udp 0.1s 0.1s 0.1s 0.1s 0.1s 0.1s ttl=3",
 		want: `syn-ack: open listening likely
 			or proxy@path
 			why syn-ack same-distance echo-reply`,

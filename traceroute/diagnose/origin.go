@@ -94,7 +94,7 @@ func (v *view) origin(rs []*rawprobe.Reply) (o origin) {
 		case o.c == nearer || o.c == farther || o.c == mixed:
 			// The way back differs, or the initial TTL; or those of the last
 			// router's answer do.
-			o.c, o.hops = same, v.suspects(m-1, m-1)
+			o.c, o.hops = same, v.among(m-1, m-1)
 			o.doubt = "it came from another distance than the host's echo reply: the last router's answer may, too"
 		}
 	case m > 1 && seems == m-1 && v.sameDistance(m-1, rs[0]):
@@ -120,12 +120,16 @@ func (v *view) asFar(r *rawprobe.Reply, provoked int) (doubt string, suspects []
 		return "the way there was not measured: a device before the host, with a longer way back, would look the same", nil
 	case depth != d+1 && provoked == 0, provoked > depth:
 		return "the way there is not as long as the way back: a device before the host, with a way back of its own, would look the same", nil
+	case provoked == 0 && !v.echoAt(depth):
+		return fmt.Sprintf("no echo reached the host with TTL %d: the way there may be longer than the way back, and a device before the host would look the same", depth), nil
 	case last == 0, last == 1 && d == 1:
 		return "", nil // our neighbour is no farther away than that
 	case v.sameDistance(last, r):
 		return "the last router's way back is as long as the answer's: it may have made it", v.among(last, last)
 	case v.translates(last) && v.partAt(last):
-		return fmt.Sprintf("the last router (hop %d) translates: it may hand the port to another machine", last), v.suspects(last, last)
+		return fmt.Sprintf("a router at hop %d, or before it, translates the SYN's destination: it may hand the port to another machine", last), v.translator(last)
+	case v.partAt(last) && v.alone(last):
+		return fmt.Sprintf("no other probe met the router at hop %d that the SYN met: a rule for the port may lead it to another machine", last), nil
 	case v.expiredFrom(depth), v.partAt(last) && !v.waysAgree(depth):
 		return "ways differ by port: a device before the host would look the same if its answer took a longer one", nil
 	case v.crooked(last):
@@ -153,16 +157,21 @@ func (v *view) expiredFrom(depth int) bool {
 	})
 }
 
-// metAt reports whether one router said, of the subject and of a control that
-// gets to the host with the next TTL, that they expired there.
+// metAt reports whether the subject, and an echo that gets to the host with the
+// next TTL, are both known to have expired at a TTL. A datagram's word is none:
+// each is a flow of its own.
 func (v *view) metAt(ttl int) bool {
 	h, next := v.path.Hop(ttl), v.path.Hop(ttl+1)
 	if h == nil || next == nil || h.Of(subjectName).Status != traceroute.Passes || h.Of(subjectName).Placed {
 		return false
 	}
-	return slices.ContainsFunc(v.path.Names, func(name string) bool {
-		return name != subjectName && h.Of(name).Status == traceroute.Passes && next.Of(name).Status == traceroute.Answers
-	})
+	return h.Of(string(rawprobe.Echo)).Status == traceroute.Passes && v.echoAt(ttl+1)
+}
+
+// echoAt reports whether an echo with a TTL reached the host.
+func (v *view) echoAt(ttl int) bool {
+	h := v.path.Hop(ttl)
+	return h != nil && h.Of(string(rawprobe.Echo)).Status == traceroute.Answers
 }
 
 // partAt reports whether another router than the subject's said of a control
@@ -172,6 +181,18 @@ func (v *view) partAt(ttl int) bool {
 	return h != nil && h.Of(subjectName).Status == traceroute.Passes && slices.ContainsFunc(v.path.Names, func(name string) bool {
 		q := h.Of(name)
 		return q.Status == traceroute.Passes && slices.ContainsFunc(q.Addrs, func(a netip.Addr) bool { return !slices.Contains(h.Of(subjectName).Addrs, a) })
+	})
+}
+
+// alone reports whether no control is known to have expired at the router where
+// the subject did.
+func (v *view) alone(ttl int) bool {
+	h := v.path.Hop(ttl)
+	subject := h.Of(subjectName)
+	return !slices.ContainsFunc(v.path.Names, func(name string) bool {
+		q := h.Of(name)
+		return name != subjectName && q.Status == traceroute.Passes &&
+			slices.ContainsFunc(q.Addrs, func(a netip.Addr) bool { return slices.Contains(subject.Addrs, a) })
 	})
 }
 
@@ -282,6 +303,19 @@ func (v *view) tooFast(rs []*rawprobe.Reply) bool {
 func (v *view) translates(ttl int) bool {
 	h := v.path.Hop(ttl)
 	return h != nil && h.Of(subjectName).Status == traceroute.Passes && slices.ContainsFunc(h.Of(subjectName).Addrs, v.byHost)
+}
+
+// translator is the first of the routers up to a TTL that speak of the subject in
+// the target's name: those after it only do so because their words pass it. Where
+// the one before was not heard it may be that one, and none is named.
+func (v *view) translator(ttl int) []Hop {
+	for ttl > 1 && v.translates(ttl-1) {
+		ttl--
+	}
+	if ttl > 1 && v.path.Hop(ttl-1).Of(subjectName).Status != traceroute.Passes {
+		return nil
+	}
+	return v.suspects(ttl, ttl)
 }
 
 // provoked is the least TTL at which a subject SYN drew an answer in the
