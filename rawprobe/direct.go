@@ -161,14 +161,17 @@ func (d *Direct) try(now time.Time) error {
 		}
 	}
 	d.tries++
-	d.last = now
+	// The waits are counted from when it was sent. That may be later than now,
+	// on a busy machine, and a silence that is too short by a little is none.
+	probes := d.r.subject.probes
+	d.last = d.r.obs.Sent[probes[len(probes)-1]].Time
 	switch {
 	case d.r.refusedByFirewall():
-		d.nextTry = now.Add(refusedInterval)
+		d.nextTry = d.last.Add(refusedInterval)
 	case d.tries >= d.wanted():
-		d.nextTry = now.Add(d.interval(lossInterval))
+		d.nextTry = d.last.Add(d.interval(lossInterval))
 	default:
-		d.nextTry = now.Add(d.interval(tryInterval))
+		d.nextTry = d.last.Add(d.interval(tryInterval))
 	}
 	return nil
 }

@@ -114,6 +114,27 @@ func TestSilence(t *testing.T) {
 	})
 }
 
+// What holds up the first SYN holds up the next ones, too: the tries are as far
+// apart as silence needs.
+func TestSilenceHeldUp(t *testing.T) {
+	s, _ := play(t, net4, Options{}, func(s *script) {
+		s.ask = func(n int) []answer {
+			time.Sleep(50 * ms)
+			return nil
+		}
+		s.machine.Interface.Resolves = true
+	})
+	var at []string
+	for _, l := range s.lines {
+		if strings.HasSuffix(l, " syn") {
+			at = append(at, l)
+		}
+	}
+	if want := []string{"50ms syn", "650ms syn", "1.25s syn"}; !slices.Equal(at, want) {
+		t.Errorf("got %q, want %q", at, want)
+	}
+}
+
 // A live host does not shorten the wait: the port may be forwarded to a dead
 // machine by a device that answers the echo itself.
 func TestSilenceOfLiveHost(t *testing.T) {
