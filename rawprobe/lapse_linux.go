@@ -356,7 +356,7 @@ func gateway(attrs []syscall.NetlinkRouteAttr) (a netip.Addr) {
 // fib returns the route of a table that the flow goes by now. It is not ok where
 // there is none, or where the kernel can't tell: IPv4 can since 4.13, IPv6 since 4.17.
 func (l *link) fib() (r fibRoute, ok bool) {
-	replies, err := askRoute(nil, l.flow, l.bound, true, unix.RTM_F_LOOKUP_TABLE|unix.RTM_F_FIB_MATCH)
+	replies, err := askRoute(nil, l.flow, l.bound, unix.IPPROTO_TCP, unix.RTM_F_LOOKUP_TABLE|unix.RTM_F_FIB_MATCH)
 	if err != nil || len(replies) == 0 {
 		return r, false
 	}

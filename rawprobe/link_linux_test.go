@@ -70,6 +70,8 @@ func TestSurveyRoutes(t *testing.T) {
 			netlab.Route{To: "10.98.0.0/24", Type: netlab.Unreachable}, netlab.Route{To: "fd00:98::/64", Type: netlab.Unreachable},
 			netlab.Route{To: "10.98.0.0/24", Next: []string{"r1"}, Table: 100}, netlab.Route{To: "fd00:98::/64", Next: []string{"r1"}, Table: 100})
 		n.Policies = append(n.Policies, netlab.Policy{Table: 100, Proto: netlab.TCP, DstPort: 443})
+		// Nor is it an echo.
+		n.Policies = append(n.Policies, netlab.Policy{Table: 100, Proto: netlab.ICMP})
 	})
 	lab := netlab.Start(t, topo)
 	client := lab.Node("client")

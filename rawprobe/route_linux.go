@@ -11,12 +11,14 @@ import (
 type router struct {
 	socket *nl.NetlinkSocket
 	bound  Interface // of the last lookup
+	raw    uint8     // the protocol that stands in for a raw packet's
 }
 
 func (r *router) open() (err error) {
 	if r.socket, err = nl.Subscribe(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("route lookup: %w", err)
 	}
+	r.raw = standIn()
 	return nil
 }
 
@@ -31,7 +33,7 @@ func (r *router) lookup(flow Flow, iface int) (Route, error) {
 			r.bound = describe(k)
 		}
 	}
-	route, err := lookupOn(r.sockets(), flow, iface, false)
+	route, err := lookupOn(r.sockets(), flow, iface, r.raw)
 	if err != nil {
 		return route, err
 	}
@@ -39,23 +41,23 @@ func (r *router) lookup(flow Flow, iface int) (Route, error) {
 }
 
 func (r *router) lookupTCP(flow Flow, iface int) (Route, bool, error) {
-	raw, err := lookupOn(r.sockets(), flow, iface, false)
+	raw, err := lookupOn(r.sockets(), flow, iface, r.raw)
 	if err != nil {
 		return Route{}, false, err
 	}
-	route, err := lookupOn(r.sockets(), flow, iface, true)
+	route, err := lookupOn(r.sockets(), flow, iface, unix.IPPROTO_TCP)
 	if err != nil || raw == route {
 		return route, err == nil, err
 	}
-	a, okA := r.fib(flow, iface, false)
-	b, okB := r.fib(flow, iface, true)
+	a, okA := r.fib(flow, iface, r.raw)
+	b, okB := r.fib(flow, iface, unix.IPPROTO_TCP)
 	return route, okA && okB && a.instead(&b), nil
 }
 
 // fib returns the route of a table that a flow goes by, as askRoute asks for it.
 // It is not ok where there is none, or where the kernel does not tell.
-func (r *router) fib(flow Flow, iface int, ports bool) (fibRoute, bool) {
-	replies, err := askRoute(r.sockets(), flow, iface, ports, unix.RTM_F_LOOKUP_TABLE|unix.RTM_F_FIB_MATCH)
+func (r *router) fib(flow Flow, iface int, protocol uint8) (fibRoute, bool) {
+	replies, err := askRoute(r.sockets(), flow, iface, protocol, unix.RTM_F_LOOKUP_TABLE|unix.RTM_F_FIB_MATCH)
 	if err != nil || len(replies) == 0 {
 		return fibRoute{}, false
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -58,7 +59,7 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 		m.Interface = byIndex[bound]
 		m.Route.Interface = bound
 	}
-	if m.Route, err = lookup(flow, bound, true); err != nil {
+	if m.Route, err = lookup(flow, bound, unix.IPPROTO_TCP); err != nil {
 		return m, err
 	}
 	if bound != 0 && m.Route.Interface == 0 {
@@ -86,7 +87,7 @@ func (l *link) Survey(flow Flow) (Machine, error) {
 	if m.Route.Outcome != RouteFound {
 		return m, nil // nothing will be sent by any route
 	}
-	raw, err := lookup(Flow{Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0)}, bound, false)
+	raw, err := lookup(Flow{Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0)}, bound, standIn())
 	if err != nil {
 		return m, err
 	}
@@ -134,7 +135,7 @@ func (l *link) after(m *Machine) *After {
 	case errors.As(err, &gone), errors.Is(err, unix.ENODEV):
 		now.Interface = Interface{}
 	}
-	if route, err := lookup(l.flow, l.bound, true); err == nil {
+	if route, err := lookup(l.flow, l.bound, unix.IPPROTO_TCP); err == nil {
 		if l.bound != 0 && route.Interface == 0 {
 			route.Interface = l.bound
 		}
@@ -236,12 +237,27 @@ func (m *Machine) addresses(dst netip.Addr, byIndex map[int]Interface) ([]holdin
 	return held, nil
 }
 
+// standIn is the protocol to ask for a raw packet's route by. IPv4 is asked for
+// UDP where none is given (net/ipv4/route.c, inet_rtm_getroute), and a raw packet's
+// own number can't be (net/ipv4/ip_output.c, rtm_getroute_parse_ip_proto): it is
+// one that no policy rule names, if there is any.
+func standIn() uint8 {
+	rules, err := netlink.RuleList(netlink.FAMILY_V4)
+	named := func(protocol int) bool {
+		return slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.IPProto == protocol })
+	}
+	if err == nil && named(unix.IPPROTO_ICMP) && !named(unix.IPPROTO_UDP) {
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_ICMP
+}
+
 // askRoute asks the kernel which route a flow takes, and returns its messages.
-// With ports it asks for the very flow: policy rules may look at the protocol and
-// the ports. Without, it asks as the kernel does for a raw packet (net/ipv4/raw.c).
-// The flags are those of struct rtmsg. It asks over a socket that stays open, or
-// over one of its own where sockets is nil.
-func askRoute(sockets map[int]*nl.SocketHandle, flow Flow, oif int, ports bool, flags uint32) ([][]byte, error) {
+// For TCP it asks for the very flow: policy rules may look at the protocol and
+// the ports. For another protocol, a [standIn], it asks as the kernel does for a
+// raw packet (net/ipv4/raw.c). The flags are those of struct rtmsg. It asks over a
+// socket that stays open, or over one of its own where sockets is nil.
+func askRoute(sockets map[int]*nl.SocketHandle, flow Flow, oif int, protocol uint8, flags uint32) ([][]byte, error) {
 	dst, src := flow.Dst.Addr(), flow.Src.Addr()
 	family := unix.AF_INET
 	if dst.Is6() {
@@ -262,28 +278,26 @@ func askRoute(sockets map[int]*nl.SocketHandle, flow Flow, oif int, ports bool, 
 		req.AddData(nl.NewRtAttr(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(oif))))
 	}
 	switch {
-	case !ports && dst.Is4():
-		// It would be asked for UDP (net/ipv4/route.c, inet_rtm_getroute), which
-		// rules may lead elsewhere. A raw packet's own number can't be given.
-		req.AddData(nl.NewRtAttr(unix.RTA_IP_PROTO, []byte{unix.IPPROTO_ICMP}))
-	case ports:
-		req.AddData(nl.NewRtAttr(unix.RTA_IP_PROTO, []byte{unix.IPPROTO_TCP}))
+	case protocol == unix.IPPROTO_TCP:
+		req.AddData(nl.NewRtAttr(unix.RTA_IP_PROTO, []byte{protocol}))
 		req.AddData(nl.NewRtAttr(unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, flow.Dst.Port())))
 		if p := flow.Src.Port(); p != 0 {
 			req.AddData(nl.NewRtAttr(unix.RTA_SPORT, binary.BigEndian.AppendUint16(nil, p)))
 		}
+	case dst.Is4():
+		req.AddData(nl.NewRtAttr(unix.RTA_IP_PROTO, []byte{protocol}))
 	}
 	return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE)
 }
 
 // lookup asks the kernel for its route, as askRoute does.
-func lookup(flow Flow, oif int, ports bool) (Route, error) {
-	return lookupOn(nil, flow, oif, ports)
+func lookup(flow Flow, oif int, protocol uint8) (Route, error) {
+	return lookupOn(nil, flow, oif, protocol)
 }
 
 // lookupOn is lookup over a socket that stays open.
-func lookupOn(sockets map[int]*nl.SocketHandle, flow Flow, oif int, ports bool) (Route, error) {
-	replies, err := askRoute(sockets, flow, oif, ports, 0)
+func lookupOn(sockets map[int]*nl.SocketHandle, flow Flow, oif int, protocol uint8) (Route, error) {
+	replies, err := askRoute(sockets, flow, oif, protocol, 0)
 	switch {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.ESRCH), errors.Is(err, unix.ENODEV):
 		return Route{Outcome: RouteNone}, nil

@@ -414,6 +414,17 @@ func TestPolicyRuleByPort(t *testing.T) {
 		{"another protocol", []string{"a"}, over("b"), rule(func(r *netlink.Rule) { r.IPProto = 17 }), Config{}, "", map[string]int{
 			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
 		}},
+		// It meets neither a raw packet nor a connection, but the lookups that ask
+		// for the raw packet's way have to name some protocol.
+		{"echoes", []string{"a"}, over("b"), rule(func(r *netlink.Rule) { r.IPProto = 1 }), Config{}, "b", map[string]int{
+			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
+		}},
+		{"echoes, link layer", []string{"a"}, over("b"), rule(func(r *netlink.Rule) { r.IPProto = 1 }), Config{LinkLayer: true}, "b", map[string]int{
+			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
+		}},
+		{"all but echoes", []string{"a"}, over("b"), rule(func(r *netlink.Rule) { r.IPProto, r.Invert = 1, true }), Config{}, "a", map[string]int{
+			"80 syn-ack": 16, "443 reset": 16, "8000 reset": 16, "8001 reset": 16,
+		}},
 		{"source port", []string{"a"}, over("b"), rule(func(r *netlink.Rule) { r.Sport = netlink.NewRulePortRange(1, 65534) }), Config{}, "", map[string]int{
 			"80" + elsewhere: 16, "443" + elsewhere: 16, "8000" + elsewhere: 16, "8001" + elsewhere: 16,
 		}},
