@@ -769,7 +769,7 @@ func mixedFlows(v *view) *Diagnosis {
 				d.Fault.Hops = append(d.Fault.Hops, Hop{TTL: n, Address: p.Addr(n)})
 			}
 			next := Hop{TTL: n + 1}
-			if next.TTL == v.path.Depth {
+			if next.TTL == v.path.Depth && !v.moved() {
 				next.Address = v.target
 			}
 			d.Fault.Hops = append(d.Fault.Hops, next)
@@ -816,7 +816,7 @@ func (v *view) translated() bool {
 func (v *view) leg(last int, through map[uint16]int) []Hop {
 	hops := v.suspects(last, last+1)
 	after := &hops[len(hops)-1]
-	if after.TTL == v.path.Depth {
+	if after.TTL == v.path.Depth || v.moved() {
 		return hops
 	}
 	var passing []netip.Addr

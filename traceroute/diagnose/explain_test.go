@@ -808,6 +808,44 @@ var cases = []explained{
 			or network-firewall@path host-firewall@destination local-firewall@local
 			why silent-subject other-flows echo-reply local-dnat`,
 	}, {
+		// r2 is on the way to the host: nobody saw the redirected SYN get there.
+		name: "redirected to another machine, of whose ways one is broken",
+		see: strings.ReplaceAll(silence, "1.2s", "1.2s to=other:8080") + alive + echoPath +
+			"syn 1.3s ttl=1 to=other:8080\n +0.2ms icmp expired from=gw\n syn 1.3s 1.9s 2.5s ttl=2 to=other:8080\n" +
+			"flow 1.3s 1.9s 2.5s to=other:8080 port=41000\n +0.3ms syn-ack from=other\n +0.3ms syn-ack from=other\n +0.3ms syn-ack from=other",
+		want: `other-flows: partial flow-dependent likely
+			at path 1:gw 2:-
+			or network-firewall@path host-firewall@destination local-firewall@local
+			why silent-subject other-flows subject-path echo-reply local-dnat`,
+	}, {
+		name: "redirected to another machine, of whose ways one is broken, and no hop beyond the first was tried",
+		see: strings.ReplaceAll(silence, "1.2s", "1.2s to=other:8080") + alive +
+			"syn 1.3s ttl=1 to=other:8080\n +0.2ms icmp expired from=gw\n" +
+			"flow 1.3s 1.9s 2.5s to=other:8080 port=41000\n +0.3ms syn-ack from=other\n +0.3ms syn-ack from=other\n +0.3ms syn-ack from=other",
+		want: `other-flows: partial flow-dependent likely
+			at path 1:gw 2:-
+			or network-firewall@path host-firewall@destination local-firewall@local
+			why silent-subject other-flows subject-path echo-reply local-dnat`,
+	}, {
+		// The host is at hop 3, and not behind the ways that are tried.
+		name: "redirected to another machine, which some source ports do not reach",
+		see: "syn 0s to=other:8080\n +0.3ms syn-ack from=other\n" + alive + echoPath +
+			"flow 0.1s 0.7s 1.3s port=41002 to=other:8080\n flow 1.4s ttl=1 port=41002 to=other:8080\n +0.2ms icmp expired from=gw\n" +
+			"flow 1.4s ttl=2 port=41002 to=other:8080\n +0.2ms icmp expired from=r2\n end 3s",
+		want: `mixed-flows: partial flow-dependent likely
+			at path 2:r2 3:-
+			or network-firewall@path host-firewall@destination local-firewall@local
+			why mixed-flows echo-reply local-dnat`,
+	}, {
+		name: "redirected to another machine, and goes round",
+		see: strings.ReplaceAll(silence, "1.2s", "1.2s to=other:8080") + alive + echoPath +
+			"syn 1.3s ttl=2 to=other:8080\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=3 to=other:8080\n +0.2ms icmp expired from=r2\n" +
+			"syn 1.3s ttl=4 to=other:8080\n +0.2ms icmp expired from=gw\n syn 1.3s ttl=5 to=other:8080\n +0.2ms icmp expired from=r2\n",
+		want: `loop: network-down routing-loop likely
+			at path 2:gw 3:r2
+			or local-firewall@local
+			why silent-subject loop echo-reply local-dnat`,
+	}, {
 		name: "redirected to another machine, and an echo to the host is refused", misses: "echo-refused",
 		see: "echo 0s\n +3.1s icmp host-unreachable for echo from=r2\n" + strings.ReplaceAll(silence, "1.2s", "1.2s to=other:8080"),
 		want: `silent-subject: drop unknown ambiguous

@@ -374,10 +374,16 @@ func (v *view) sameDistance(ttl int, r *rawprobe.Reply) bool {
 
 // hop is the hop of the subject's path at a TTL.
 func (v *view) hop(ttl int) Hop {
-	switch ttl {
-	case 0:
+	switch {
+	case ttl == 0:
 		return v.local().Hops[0]
-	case v.path.Depth:
+	case v.moved():
+		// Who says so of other probes is on the target's way.
+		if h := v.path.Hop(ttl); h != nil && h.Of(subjectName).Status == traceroute.Passes {
+			return Hop{TTL: ttl, Address: h.Of(subjectName).Addrs[0]}
+		}
+		return Hop{TTL: ttl}
+	case ttl == v.path.Depth:
 		return Hop{TTL: ttl, Address: v.target}
 	}
 	a := v.path.Addr(ttl)
