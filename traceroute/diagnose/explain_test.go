@@ -846,6 +846,13 @@ var cases = []explained{
 			or local-firewall@local
 			why silent-subject loop echo-reply local-dnat`,
 	}, {
+		name: "redirected to another machine, and a dead interface holds the host's prefix", misses: "covering-link-down",
+		see: "covering eth1 down\n echo 0s\n" + strings.ReplaceAll(silence, "1.2s", "1.2s to=other:8080"),
+		want: `silent-subject: drop unknown ambiguous
+			at unknown
+			or network-firewall@path host-firewall@destination not-accepting@destination host-unreachable@destination return-path@path local-firewall@local
+			why silent-subject local-dnat`,
+	}, {
 		name: "redirected to another machine, and an echo to the host is refused", misses: "echo-refused",
 		see: "echo 0s\n +3.1s icmp host-unreachable for echo from=r2\n" + strings.ReplaceAll(silence, "1.2s", "1.2s to=other:8080"),
 		want: `silent-subject: drop unknown ambiguous

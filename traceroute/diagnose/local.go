@@ -51,7 +51,8 @@ func (d *Diagnosis) covering(ifi rawprobe.Interface) *Diagnosis {
 // coveringLinkDown: nothing answered on the route that took the place of a
 // dead interface's.
 func coveringLinkDown(v *view) *Diagnosis {
-	if len(v.m.Down) == 0 || len(v.subject) > 0 || v.alive() {
+	// Where the SYN was sent elsewhere, the target's own network is not its way.
+	if len(v.m.Down) == 0 || len(v.subject) > 0 || v.alive() || v.moved() {
 		return nil
 	}
 	d := &Diagnosis{Verdict: NetworkDown, Cause: LinkDown, Certainty: Likely, Fault: ptr(v.local())}
