@@ -500,6 +500,8 @@ func (l *link) before(rules func() ([]netlink.Rule, error), n *routeNews, other 
 		case r.Invert: // who knows
 		case r.Src != nil && !r.Src.Contains(src.AsSlice()), r.Dst != nil && !r.Dst.Contains(dst.AsSlice()):
 			continue
+		case r.IPProto != 0 && r.IPProto != unix.IPPROTO_TCP, !within(r.Sport, l.flow.Src), !within(r.Dport, l.flow.Dst):
+			continue
 		case r.Mark != 0, r.IifName != "" && r.IifName != "lo": // nobody marks what we send before its route is found
 			continue
 		case r.Table == n.table && n.dst.Bits() <= r.SuppressPrefixlen:
@@ -513,4 +515,10 @@ func (l *link) before(rules func() ([]netlink.Rule, error), n *routeNews, other 
 		}
 	}
 	return false
+}
+
+// within reports whether a rule for some ports, or for all where it names none,
+// is for one.
+func within(ports *netlink.RulePortRange, a netip.AddrPort) bool {
+	return ports == nil || ports.Start <= a.Port() && a.Port() <= ports.End
 }

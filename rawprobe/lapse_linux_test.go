@@ -107,8 +107,10 @@ func (f *flapping) add(r *netlink.Route) {
 }
 
 // ruled makes a table be asked by a rule.
-func (f *flapping) ruled(table, priority int) {
-	r := netlink.NewRule()
+func (f *flapping) ruled(table, priority int) { f.ruledFor(table, priority, netlink.NewRule()) }
+
+// ruledFor is ruled for what a rule matches.
+func (f *flapping) ruledFor(table, priority int, r *netlink.Rule) {
 	r.Table, r.Priority, r.Family = table, priority, netlink.FAMILY_V4
 	if f.family == netlab.IPv6 {
 		r.Family = netlink.FAMILY_V6
@@ -375,6 +377,42 @@ var lapseCases = []struct {
 		r.Table = 100
 		f.add(r)
 	}},
+	{name: "a table that is asked for another protocol", before: func(f *flapping) {
+		r := netlink.NewRule()
+		r.IPProto = unix.IPPROTO_UDP
+		f.ruledFor(100, 100, r)
+	}, during: func(f *flapping) {
+		r := f.via("s2", f.everything())
+		r.Table = 100
+		f.add(r)
+	}},
+	{name: "a table that is asked for other ports", before: func(f *flapping) {
+		r := netlink.NewRule()
+		r.Dport = netlink.NewRulePortRange(81, 90)
+		f.ruledFor(100, 100, r)
+	}, during: func(f *flapping) {
+		r := f.via("s2", f.everything())
+		r.Table = 100
+		f.add(r)
+	}},
+	{name: "a table that is asked from other ports", before: func(f *flapping) {
+		r := netlink.NewRule()
+		r.Sport = netlink.NewRulePortRange(1, 39999)
+		f.ruledFor(100, 100, r)
+	}, during: func(f *flapping) {
+		r := f.via("s2", f.everything())
+		r.Table = 100
+		f.add(r)
+	}},
+	{name: "a table that is asked for the flow alone", before: func(f *flapping) {
+		r := netlink.NewRule()
+		r.IPProto, r.Dport, r.Sport = unix.IPPROTO_TCP, netlink.NewRulePortRange(80, 80), netlink.NewRulePortRange(40000, 40001)
+		f.ruledFor(100, 100, r)
+	}, during: func(f *flapping) {
+		r := f.via("s2", f.everything())
+		r.Table = 100
+		f.add(r)
+	}, want: LapseOtherRoute},
 
 	// The last Survey is where a run begins.
 	{name: "before the last look", between: func(f *flapping) {
