@@ -82,9 +82,7 @@ func (l *liveLink) survey(s *Space, families [2]bool) error {
 		for i := range rules {
 			keep(rules[i].Dst)
 		}
-		if !l.cfg.LinkLayer {
-			l.portParts[family] = s.portParts(rules)
-		}
+		l.portParts[family] = s.portParts(rules)
 	}
 	router, err := rawprobe.OpenRouter()
 	if err != nil {
@@ -176,6 +174,9 @@ func (l *liveLink) lookup(s *Space, to addr, links map[int]netlink.Link, router 
 	}
 	if r.Source.IsValid() {
 		w.source = fromNetip(r.Source)
+	}
+	if l.cfg.LinkLayer && w.outcome == rawprobe.RouteFound {
+		return w, nil // frames go past the rules
 	}
 	err = l.byPort(&w, dst, src, bound, router)
 	return w, err
