@@ -13,7 +13,7 @@ import (
 // The look at the last hops excludes that, in one round trip: where an echo needs
 // as many TTLs to get to the host as routers were passed on the way back, and
 // the router before the host says that the subject and an echo expire there, and
-// says so from one hop nearer, then the two ways are one.
+// says so from one hop nearer, then the two ways are equally long.
 
 // lookPatience is how long the last router's word is waited for, where the host
 // has answered already. Routers are slower to say that a TTL ran out than to

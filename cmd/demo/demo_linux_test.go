@@ -281,7 +281,7 @@ func TestUnprivileged(t *testing.T) {
 	}
 
 	out, err := exec.Command("make", "-C", "../..", "demo", "ROOT=").CombinedOutput()
-	if errors.Is(err, exec.ErrNotFound) {
+	if errors.Is(err, exec.ErrNotFound) && os.Getenv("LAB") == "" {
 		t.Skip("there is no make")
 	}
 	if err == nil || !strings.Contains(string(out), "make demo: needs root") || strings.Contains(string(out), "go build") {

@@ -133,7 +133,7 @@ func (v *view) asFar(r *rawprobe.Reply, provoked int) (doubt string, suspects []
 	case v.expiredFrom(depth), v.partAt(last) && !v.waysAgree(depth):
 		return "ways differ by port: a device before the host would look the same if its answer took a longer one", nil
 	case v.crooked(last):
-		return "the last router's way back is not its way there: a device before the host would look the same if its own is longer", nil
+		return "the last router's way back is not as long as its way there: a device before the host would look the same if its own is longer", nil
 	case !v.metAt(last):
 		return fmt.Sprintf("the router before the host (hop %d) did not say that both the SYN and an echo expired there: a device there, with a longer way back, would look the same", last), nil
 	}
@@ -478,9 +478,9 @@ func (v *view) tellStraight(d *Diagnosis, r *rawprobe.Reply) {
 		d.because("straight", "an echo reached the host with TTL 2: only the next hop is between")
 	case v.partAt(last):
 		h := v.path.Hop(last)
-		d.because("straight", "an echo reached the host with TTL %d, with TTL %d the SYN expired at %s and the echo at %s, and none of %s found a longer way: the way back is the way there",
+		d.because("straight", "an echo reached the host with TTL %d, with TTL %d the SYN expired at %s and the echo at %s, and none of %s found a longer way: the way back is as long as the way there",
 			depth, last, h.Of(subjectName).Addrs[0], h.Of(string(rawprobe.Echo)).Addrs[0], plural(v.path.Hop(depth).Of(string(rawprobe.ControlUDP)).Tries, "datagram"))
 	default:
-		d.because("straight", "an echo reached the host with TTL %d, and with TTL %d the SYN and an echo expired at %s: the way back is the way there", depth, last, v.path.Addr(last))
+		d.because("straight", "an echo reached the host with TTL %d, and with TTL %d the SYN and an echo expired at %s: the way back is as long as the way there", depth, last, v.path.Addr(last))
 	}
 }
